@@ -1,0 +1,44 @@
+package format
+
+import "sync"
+
+// ChunkSize is the payload size writers use for file data: large enough that
+// the cost of a frame vanishes, small enough that a slow pipe still interleaves
+// redo promptly. Readers accept up to MaxPayload.
+const ChunkSize = 1 << 20
+
+// Buffer carries up to ChunkSize bytes of payload, with room in front for the
+// frame header, so that header and payload leave in one write.
+//
+// A Buffer has one owner at a time. GetBuffer makes the caller the owner; a
+// method documented as taking the buffer passes ownership on; the last owner
+// calls Release and does not touch it again.
+type Buffer struct {
+	mem [frameHeaderSize + ChunkSize]byte
+	n   int
+}
+
+var bufferPool = sync.Pool{New: func() any { return new(Buffer) }}
+
+// GetBuffer returns an empty buffer from the pool.
+func GetBuffer() *Buffer {
+	b := bufferPool.Get().(*Buffer)
+	b.n = 0
+	return b
+}
+
+// Space returns the whole payload area, ChunkSize bytes, to be filled before
+// SetLen.
+func (b *Buffer) Space() []byte { return b.mem[frameHeaderSize:] }
+
+// SetLen says that the first n bytes of Space are the payload.
+func (b *Buffer) SetLen(n int) { b.n = n }
+
+// Bytes returns the payload.
+func (b *Buffer) Bytes() []byte { return b.mem[frameHeaderSize : frameHeaderSize+b.n] }
+
+// Release gives the buffer back to the pool.
+func (b *Buffer) Release() {
+	mangle(b)
+	bufferPool.Put(b)
+}
