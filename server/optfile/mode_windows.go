@@ -1,0 +1,4 @@
+package optfile
+
+// worldWritableMatters: Go makes permission bits up on Windows.
+const worldWritableMatters = false
