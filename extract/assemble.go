@@ -1,0 +1,214 @@
+package extract
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/innodb/mariadb"
+)
+
+// assemble compares the manifest with what arrived and gives every file its
+// name below tree.
+func (t *target) assemble(ctx context.Context, got *arrival) (*Report, error) {
+	if _, err := t.manifest.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	a := &assembly{t: t, got: got}
+	m, err := format.DecodeManifest(t.manifest, func(f *format.File) error {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		return a.entry(f)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := a.complete(m); err != nil {
+		return nil, err
+	}
+	if err := t.root.Rename(t.name+"/"+manifestPart, t.name+"/"+treeDir+"/"+ManifestName); err != nil {
+		return nil, err
+	}
+	if m.Backup != nil {
+		if err := a.redoLog(m); err != nil {
+			return nil, err
+		}
+		if err := a.infoFiles(m); err != nil {
+			return nil, err
+		}
+	}
+	if err := a.dirModes(); err != nil {
+		return nil, err
+	}
+	if err := t.chmodAll(); err != nil {
+		return nil, err
+	}
+	t.last = []string{logName, a.system}
+	return &Report{Manifest: m, Totals: got.totals, Files: a.files}, nil
+}
+
+// logName is the name of MariaDB's redo log, which no file of the manifest may
+// bear.
+const logName = "ib_logfile0"
+
+type assembly struct {
+	t      *target
+	got    *arrival
+	files  int
+	dirs   []dirMode
+	system string // top-level name of the first file of the system tablespace
+}
+
+type dirMode struct {
+	path string
+	mode fs.FileMode
+}
+
+// entry makes one entry of the manifest real.
+func (a *assembly) entry(f *format.File) error {
+	if reserved(f.Path) {
+		return incomplete("file %q has a name that extraction itself uses", f.Path)
+	}
+	p := treeDir + "/" + f.Path
+	if f.Kind == format.KindDir {
+		a.dirs = append(a.dirs, dirMode{p, fs.FileMode(f.Mode) & fs.ModePerm})
+		return a.t.stage.MkdirAll(p, 0o700)
+	}
+	if err := a.arrived(f); err != nil {
+		return err
+	}
+	if err := a.t.stage.MkdirAll(path.Dir(p), 0o700); err != nil {
+		return err
+	}
+	if _, err := a.t.stage.Lstat(p); !errors.Is(err, fs.ErrNotExist) {
+		return incomplete("two files are called %q", f.Path)
+	}
+	if err := a.t.stage.Rename(partName(f.No), p); err != nil {
+		return fmt.Errorf("file %q: %w", f.Path, err)
+	}
+	if f.Kind == format.KindSystem && f.Space.FirstPage == 0 {
+		a.system = f.Path
+	}
+	a.files++
+	return a.t.stage.Chmod(p, fs.FileMode(f.Mode)&fs.ModePerm)
+}
+
+// reserved names are written by extraction itself, or would look like its own
+// staging directory.
+func reserved(p string) bool {
+	return p == logName || p == ManifestName || strings.HasPrefix(p, partialPrefix) || slices.Contains(infoNames, p)
+}
+
+// arrived compares one entry with what arrived under its number; a number is
+// used up by it.
+func (a *assembly) arrived(f *format.File) error {
+	n := int(f.No)
+	if n > len(a.got.sizes) {
+		return incomplete("file %q: number %d never arrived", f.Path, n)
+	}
+	size := a.got.sizes[n-1]
+	if size < 0 {
+		return incomplete("file %q: number %d is used twice", f.Path, n)
+	}
+	if size != f.Size {
+		return incomplete("file %q: %d bytes arrived, %d announced", f.Path, size, f.Size)
+	}
+	a.got.sizes[n-1] = -1
+	return nil
+}
+
+// complete makes sure that nothing is missing and nothing is left over.
+func (a *assembly) complete(m *format.Manifest) error {
+	if m.ArchiveID != a.got.id {
+		return incomplete("it belongs to archive %s, this is %s", m.ArchiveID, a.got.id)
+	}
+	if left := len(a.got.sizes) - a.files; left != m.Discarded {
+		return incomplete("%d files arrived that it does not name, %d announced", left, m.Discarded)
+	}
+	if m.Backup == nil {
+		if a.got.redoTo != 0 {
+			return incomplete("redo arrived, but it describes no backup")
+		}
+		return nil
+	}
+	if a.system == "" {
+		return incomplete("no system tablespace")
+	}
+	redo := m.Backup.Redo
+	if redo.Format != mariadb.FormatName {
+		return fmt.Errorf("%w: redo format %q", format.ErrUnsupported, redo.Format)
+	}
+	if a.got.redoTo == 0 || a.got.redoFrom != redo.CheckpointLSN || a.got.redoTo != redo.EndLSN {
+		return incomplete("redo from LSN %d to %d announced, %d to %d arrived", redo.CheckpointLSN, redo.EndLSN, a.got.redoFrom, a.got.redoTo)
+	}
+	if redo.CheckpointEndLSN < redo.CheckpointLSN || redo.CheckpointEndLSN >= redo.EndLSN {
+		return incomplete("FILE_CHECKPOINT at LSN %d is outside the redo from %d to %d", redo.CheckpointEndLSN, redo.CheckpointLSN, redo.EndLSN)
+	}
+	return nil
+}
+
+// redoLog puts the head in front of the joined redo and the log in its place.
+func (a *assembly) redoLog(m *format.Manifest) error {
+	redo := m.Backup.Redo
+	enc, err := mariadb.ParseEncryption(redo.Encryption)
+	if err != nil {
+		return incomplete("%w", err)
+	}
+	start := mariadb.Checkpoint{LSN: redo.CheckpointLSN, EndLSN: redo.CheckpointEndLSN}
+	f, err := a.t.stage.OpenFile(redoPart, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(mariadb.LinearHead(backupCreator(m.Backup.Server.Version), enc, start), 0)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write redo: %w", err)
+	}
+	return a.t.stage.Rename(redoPart, treeDir+"/"+logName)
+}
+
+// backupCreator is the creator string by which a server knows that it starts
+// from a backup: the plain version, without the suffix of the distribution.
+func backupCreator(version string) string {
+	v, _, _ := strings.Cut(version, "-")
+	return "Backup " + v
+}
+
+func (a *assembly) infoFiles(m *format.Manifest) error {
+	for _, f := range infoFiles(m) {
+		if err := a.t.stage.WriteFile(treeDir+"/"+f.name, []byte(f.text), 0o640); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dirModes comes after the files, children before parents: a directory's mode
+// may forbid what is still to be done in it.
+func (a *assembly) dirModes() error {
+	for _, d := range slices.Backward(a.dirs) {
+		// The owner can always work in it: the tree is not published yet.
+		if err := a.t.stage.Chmod(d.path, d.mode|0o700); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// chmodAll opens the files extraction itself wrote to the group, as the
+// server's files are.
+func (t *target) chmodAll() error {
+	for _, name := range append([]string{logName, ManifestName}, infoNames...) {
+		if err := t.stage.Chmod(treeDir+"/"+name, 0o640); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,180 @@
+package extract
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/xbstream/xbstream/format"
+)
+
+// ManifestName is the manifest's name in the restored directory.
+const ManifestName = "xbstream_manifest.json"
+
+// Options of Extract. Only Dir is required.
+type Options struct {
+	// Dir is the target. It is made if it does not exist.
+	Dir string
+	// Parallel is the number of writing workers; 0 means one a core.
+	Parallel int
+	// IntoNonEmpty accepts a target that holds other files, as long as no
+	// name collides.
+	IntoNonEmpty bool
+	// RemovePartial removes staging directories that earlier, killed
+	// extractions left in the target. Without it they are a reason to refuse.
+	RemovePartial bool
+	// Owner, if set, owns all that is restored.
+	Owner *Owner
+	// Prepare, if set, is called with the path of the complete tree in the
+	// staging directory before anything is published.
+	Prepare func(ctx context.Context, dir string) error
+	// Progress, if set, is called with the number of file bytes written since
+	// the last call, from several goroutines.
+	Progress func(n int64)
+	// Log receives warnings; nil is silent.
+	Log *slog.Logger
+}
+
+// Owner is a numeric user and group.
+type Owner struct{ UID, GID int }
+
+func (o Options) withDefaults() Options {
+	if o.Parallel <= 0 {
+		o.Parallel = runtime.GOMAXPROCS(0)
+	}
+	if o.Progress == nil {
+		o.Progress = func(int64) {}
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// Report says what was restored.
+type Report struct {
+	Manifest *format.Manifest // without Files
+	Totals   format.Totals
+	Files    int // files published, directories not counted
+}
+
+// Extract reads one archive from r and publishes it in opt.Dir. Errors wrap
+// ErrTarget, ErrPrepare, format.ErrDamaged, or are those of r and of the file
+// system.
+func Extract(ctx context.Context, r io.Reader, opt Options) (*Report, error) {
+	opt = opt.withDefaults()
+	t, err := openTarget(opt)
+	if err != nil {
+		return nil, err
+	}
+	defer t.discard()
+
+	got, err := receive(ctx, r, t, opt)
+	if err != nil {
+		return nil, err
+	}
+	rep, err := t.assemble(ctx, got)
+	if err != nil {
+		return nil, err
+	}
+	if opt.Prepare != nil {
+		if err := opt.Prepare(ctx, t.treePath()); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrPrepare, err)
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err := t.publish(opt); err != nil {
+		return nil, err
+	}
+	return rep, nil
+}
+
+// arrival is what arrived, as far as the manifest is compared with it.
+type arrival struct {
+	sizes    []int64 // of file n at n-1
+	redoFrom format.LSN
+	redoTo   format.LSN // 0 when there was no redo
+	totals   format.Totals
+	id       string
+}
+
+// receive writes the frames of the whole archive into the staging directory.
+func receive(ctx context.Context, r io.Reader, t *target, opt Options) (*arrival, error) {
+	g, ctx := errgroup.WithContext(ctx)
+	d := newDispatch(ctx, g, t, opt)
+	// The reader may sit in a read that nothing can interrupt; it must not
+	// keep a cancelled extraction from cleaning up, so it is not in the group.
+	frames := make(chan result, 2)
+	go read(ctx, r, frames)
+
+	g.Go(func() error {
+		defer d.finish()
+		for {
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case res := <-frames:
+				if res.end != nil {
+					d.got.totals, d.got.id = res.end.Totals(), res.end.ID()
+					return nil
+				}
+				if res.err != nil {
+					return res.err
+				}
+				if err := d.frame(ctx, res.frame); err != nil {
+					return err
+				}
+			}
+		}
+	})
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return &d.got, nil
+}
+
+// result is one step of the reader: a frame, an error, or the verified end.
+type result struct {
+	frame *format.Frame
+	err   error
+	end   *format.Reader
+}
+
+func read(ctx context.Context, r io.Reader, out chan<- result) {
+	send := func(res result) bool {
+		select {
+		case out <- res:
+			return true
+		case <-ctx.Done():
+			if res.frame != nil {
+				res.frame.Release()
+			}
+			return false
+		}
+	}
+	ar, err := format.NewReader(r)
+	if err != nil {
+		send(result{err: err})
+		return
+	}
+	for {
+		f, err := ar.Next()
+		if err == io.EOF {
+			send(result{end: ar})
+			return
+		}
+		if err != nil {
+			send(result{err: err})
+			return
+		}
+		if !send(result{frame: f}) {
+			return
+		}
+	}
+}

@@ -1,0 +1,272 @@
+package extract
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/innodb/mariadb"
+)
+
+// maxOpen bounds the descriptors of all writing workers together, P9.
+const maxOpen = 128
+
+// dispatch hands frames to workers. All frames of one file go to the same
+// worker, so a file's frames are written in order and its close comes last;
+// the file system would serialise writes to one file in any case.
+type dispatch struct {
+	got      arrival
+	workers  []chan *format.Frame
+	redo     chan *format.Frame
+	manifest *os.File
+	opt      Options
+}
+
+func newDispatch(ctx context.Context, g *errgroup.Group, t *target, opt Options) *dispatch {
+	d := &dispatch{opt: opt, redo: make(chan *format.Frame, 2)}
+	for range opt.Parallel {
+		c := make(chan *format.Frame, 2)
+		d.workers = append(d.workers, c)
+		w := &fileWriter{root: t.stage, opt: opt, open: map[format.FileNo]*openFile{}, limit: max(4, maxOpen/opt.Parallel)}
+		g.Go(func() error { return drain(ctx, c, w) })
+	}
+	g.Go(func() error { return drain(ctx, d.redo, &redoWriter{t: t}) })
+	d.workers = append(d.workers, d.redo)
+	d.manifest = t.manifest
+	return d
+}
+
+// finish tells the workers that no more frames come.
+func (d *dispatch) finish() {
+	for _, c := range d.workers {
+		close(c)
+	}
+}
+
+// frame passes one frame on; whoever writes it releases it.
+func (d *dispatch) frame(ctx context.Context, f *format.Frame) error {
+	switch f.Type {
+	case format.FrameFile:
+		d.got.sizes = append(d.got.sizes, -1)
+		return d.send(ctx, d.worker(f.File), f)
+	case format.FrameClose:
+		d.got.sizes[f.File-1] = int64(f.Pos)
+		return d.send(ctx, d.worker(f.File), f)
+	case format.FrameData, format.FrameHole:
+		return d.send(ctx, d.worker(f.File), f)
+	case format.FrameRedo:
+		if d.got.redoTo == 0 {
+			d.got.redoFrom = format.LSN(f.Pos)
+		}
+		d.got.redoTo = format.LSN(f.Pos) + format.LSN(f.Len)
+		return d.send(ctx, d.redo, f)
+	case format.FrameManifest:
+		defer f.Release()
+		_, err := d.manifest.Write(f.Bytes())
+		return err
+	}
+	f.Release() // the index is of use only in a file
+	return nil
+}
+
+func (d *dispatch) worker(n format.FileNo) chan *format.Frame {
+	return d.workers[int(n)%d.opt.Parallel]
+}
+
+func (d *dispatch) send(ctx context.Context, c chan<- *format.Frame, f *format.Frame) error {
+	select {
+	case c <- f:
+		return nil
+	case <-ctx.Done():
+		f.Release()
+		return context.Cause(ctx)
+	}
+}
+
+// frameWriter is one worker's work.
+type frameWriter interface {
+	write(*format.Frame) error
+	close() error
+}
+
+func drain(ctx context.Context, c <-chan *format.Frame, w frameWriter) error {
+	for {
+		select {
+		case <-ctx.Done():
+			w.close()
+			return context.Cause(ctx)
+		case f, ok := <-c:
+			if !ok {
+				return w.close()
+			}
+			err := w.write(f)
+			f.Release()
+			if err != nil {
+				w.close()
+				return err
+			}
+		}
+	}
+}
+
+// fileWriter writes files under their numbers.
+type fileWriter struct {
+	root  *os.Root
+	opt   Options
+	open  map[format.FileNo]*openFile
+	limit int
+}
+
+type openFile struct {
+	f    *os.File
+	path string // provisional, for messages
+	end  int64  // end of the last data written
+}
+
+// partName is where file n waits for its name: at most a thousand to a
+// directory.
+func partName(n format.FileNo) string {
+	return partDir(n) + "/" + n.String()
+}
+
+func partDir(n format.FileNo) string {
+	return partsDir + "/" + strconv.Itoa(int(n)/1000)
+}
+
+func (w *fileWriter) write(f *format.Frame) error {
+	switch f.Type {
+	case format.FrameFile:
+		return w.create(f)
+	case format.FrameData:
+		return w.data(f)
+	case format.FrameClose:
+		return w.finish(f)
+	}
+	return nil // a hole is what nobody writes
+}
+
+func (w *fileWriter) create(f *format.Frame) error {
+	if err := w.root.Mkdir(partDir(f.File), 0o700); err != nil && !os.IsExist(err) {
+		return err
+	}
+	h, err := w.root.OpenFile(partName(f.File), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	w.open[f.File] = &openFile{path: f.Path}
+	return w.admit(f.File, h)
+}
+
+// admit makes room for one more descriptor.
+func (w *fileWriter) admit(n format.FileNo, h *os.File) error {
+	have := 0
+	for _, o := range w.open {
+		if o.f != nil {
+			have++
+		}
+	}
+	for _, o := range w.open {
+		if have < w.limit {
+			break
+		}
+		if o.f != nil {
+			if err := o.f.Close(); err != nil {
+				h.Close()
+				return fmt.Errorf("write %q: %w", o.path, err)
+			}
+			o.f = nil
+			have--
+		}
+	}
+	w.open[n].f = h
+	return nil
+}
+
+// handle returns the file, opened again if it had to make room.
+func (w *fileWriter) handle(n format.FileNo) (*openFile, error) {
+	o := w.open[n]
+	if o.f != nil {
+		return o, nil
+	}
+	h, err := w.root.OpenFile(partName(n), os.O_WRONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	return o, w.admit(n, h)
+}
+
+func (w *fileWriter) data(f *format.Frame) error {
+	o, err := w.handle(f.File)
+	if err != nil {
+		return err
+	}
+	if _, err := o.f.WriteAt(f.Bytes(), int64(f.Pos)); err != nil {
+		return fmt.Errorf("write %q: %w", o.path, err)
+	}
+	o.end = max(o.end, int64(f.Pos)+f.Len)
+	w.opt.Progress(f.Len)
+	return nil
+}
+
+// finish gives the file its size, which a hole at its end may not have done
+// yet, and closes it.
+func (w *fileWriter) finish(f *format.Frame) error {
+	o, err := w.handle(f.File)
+	if err != nil {
+		return err
+	}
+	delete(w.open, f.File)
+	if o.end < int64(f.Pos) {
+		if err := o.f.Truncate(int64(f.Pos)); err != nil {
+			o.f.Close()
+			return fmt.Errorf("write %q: %w", o.path, err)
+		}
+	}
+	startWriteback(o.f)
+	if err := o.f.Close(); err != nil {
+		return fmt.Errorf("write %q: %w", o.path, err)
+	}
+	return nil
+}
+
+func (w *fileWriter) close() error {
+	for _, o := range w.open {
+		if o.f != nil {
+			o.f.Close()
+		}
+	}
+	return nil
+}
+
+// redoWriter joins the redo into a linear log file; the part in front of it is
+// written when the manifest is known.
+type redoWriter struct {
+	t     *target
+	f     *os.File
+	first uint64
+}
+
+func (w *redoWriter) write(f *format.Frame) error {
+	if w.f == nil {
+		h, err := w.t.stage.OpenFile(redoPart, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		w.f, w.first = h, f.Pos
+	}
+	if _, err := w.f.WriteAt(f.Bytes(), mariadb.StartOffset+int64(f.Pos-w.first)); err != nil {
+		return fmt.Errorf("write redo: %w", err)
+	}
+	return nil
+}
+
+func (w *redoWriter) close() error {
+	if w.f == nil {
+		return nil
+	}
+	return w.f.Close()
+}

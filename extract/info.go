@@ -1,0 +1,92 @@
+package extract
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/xbstream/xbstream/format"
+)
+
+// infoFile is one of the small files that scripts around mariabackup and
+// xtrabackup read; names and keys are theirs.
+type infoFile struct{ name, text string }
+
+// Names of the files infoFiles makes.
+const (
+	checkpointsName = "xtrabackup_checkpoints"
+	infoName        = "xtrabackup_info"
+	binlogName      = "xtrabackup_binlog_info"
+	configName      = "backup-my.cnf"
+)
+
+var infoNames = []string{checkpointsName, infoName, binlogName, configName}
+
+// infoFiles describes the backup in the words of its manifest.
+func infoFiles(m *format.Manifest) []infoFile {
+	files := []infoFile{
+		{checkpointsName, checkpoints(m.Backup)},
+		{infoName, info(m)},
+		{configName, config(&m.Backup.Server)},
+	}
+	if p := m.Backup.Binlog; p != nil {
+		files = append(files, infoFile{binlogName, fmt.Sprintf("%s\t%d\t%s\n", p.File, p.Position, m.Backup.GTID)})
+	}
+	return files
+}
+
+func checkpoints(b *format.Backup) string {
+	return fmt.Sprintf("backup_type = %s\nfrom_lsn = 0\nto_lsn = %d\nlast_lsn = %d\nrecover_binlog_info = 0\n",
+		b.Type, b.Redo.LastCheckpointLSN, b.Redo.EndLSN)
+}
+
+func info(m *format.Manifest) string {
+	b := m.Backup
+	tool, version, _ := strings.Cut(m.Tool, " ")
+	position := ""
+	if b.Binlog != nil {
+		position = fmt.Sprintf("filename '%s', position '%d', GTID of the last change '%s'", b.Binlog.File, b.Binlog.Position, b.GTID)
+	}
+	var s strings.Builder
+	line := func(key string, value any) { fmt.Fprintf(&s, "%s = %v\n", key, value) }
+	line("uuid", m.ArchiveID)
+	line("name", "")
+	line("tool_name", tool)
+	line("tool_command", m.Command)
+	line("tool_version", version)
+	line("ibbackup_version", version)
+	line("server_version", b.Server.Version)
+	line("start_time", m.Started.Local().Format(time.DateTime))
+	line("end_time", m.Finished.Local().Format(time.DateTime))
+	line("lock_time", int64(b.LockSeconds+0.5))
+	line("binlog_pos", position)
+	line("innodb_from_lsn", 0)
+	line("innodb_to_lsn", b.Redo.LastCheckpointLSN)
+	line("partial", "N")
+	line("incremental", "N")
+	line("format", "file")
+	line("compressed", "N")
+	return s.String()
+}
+
+// config holds what a server started on the directory must agree with. All
+// files are below the target, wherever they lay at the source.
+func config(s *format.Server) string {
+	var c strings.Builder
+	c.WriteString("# What the files of this directory demand of the server that uses them.\n\n[mysqld]\n")
+	line := func(key string, value any) { fmt.Fprintf(&c, "%s=%v\n", key, value) }
+	if s.ChecksumAlgorithm != "" {
+		line("innodb_checksum_algorithm", s.ChecksumAlgorithm)
+	}
+	line("innodb_data_file_path", s.DataFilePath)
+	if s.LogFileSize > 0 {
+		line("innodb_log_file_size", s.LogFileSize)
+	}
+	line("innodb_page_size", s.PageSize)
+	line("innodb_undo_directory", "./")
+	line("innodb_undo_tablespaces", s.UndoTablespaces)
+	if s.CompressionLevel > 0 {
+		line("innodb_compression_level", s.CompressionLevel)
+	}
+	return c.String()
+}

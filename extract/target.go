@@ -1,0 +1,177 @@
+package extract
+
+import (
+	"cmp"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// partialPrefix begins the name of a staging directory. A target that holds
+// one is not a finished restore.
+const partialPrefix = ".xbstream-partial-"
+
+// The entries of a staging directory.
+const (
+	partsDir     = "parts"    // files under their numbers
+	treeDir      = "tree"     // the tree under its final names
+	redoPart     = "redo"     // the joined redo log
+	manifestPart = "manifest" // the manifest as it came
+)
+
+// target is the directory that is to hold the result, and its staging directory.
+type target struct {
+	opt      Options
+	made     bool     // the directory itself is ours
+	root     *os.Root // the target
+	stage    *os.Root // the staging directory
+	name     string   // of the staging directory
+	manifest *os.File
+	last     []string // top-level entries that are published last, in order
+}
+
+// openTarget refuses what cannot be a target and makes the staging directory.
+func openTarget(opt Options) (*target, error) {
+	if opt.Dir == "" {
+		return nil, fmt.Errorf("%w: no directory given", ErrTarget)
+	}
+	t := &target{opt: opt}
+	if err := t.openDir(); err != nil {
+		return nil, err
+	}
+	if err := t.checkEmpty(); err != nil {
+		t.discard()
+		return nil, err
+	}
+	if err := t.makeStage(); err != nil {
+		t.discard()
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *target) openDir() error {
+	switch err := os.Mkdir(t.opt.Dir, 0o700); {
+	case err == nil:
+		t.made = true
+	case !errors.Is(err, fs.ErrExist):
+		return fmt.Errorf("%w: %w", ErrTarget, err)
+	}
+	root, err := os.OpenRoot(t.opt.Dir)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrTarget, err)
+	}
+	t.root = root
+	return nil
+}
+
+// checkEmpty looks at what the target holds already.
+func (t *target) checkEmpty() error {
+	entries, err := fs.ReadDir(t.root.FS(), ".")
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrTarget, err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), partialPrefix) {
+			if err := t.leftover(e.Name()); err != nil {
+				return err
+			}
+		} else if !t.opt.IntoNonEmpty {
+			return fmt.Errorf("%w: directory %q is not empty: it holds %q", ErrTarget, t.opt.Dir, e.Name())
+		}
+	}
+	return nil
+}
+
+func (t *target) leftover(name string) error {
+	if !t.opt.RemovePartial {
+		return fmt.Errorf("%w: directory %q holds %q, left by an extraction that did not finish; --remove-partial removes it", ErrTarget, t.opt.Dir, name)
+	}
+	t.opt.Log.Info("removing an unfinished extraction", "dir", filepath.Join(t.opt.Dir, name))
+	if err := t.root.RemoveAll(name); err != nil {
+		return fmt.Errorf("%w: %w", ErrTarget, err)
+	}
+	return nil
+}
+
+func (t *target) makeStage() error {
+	t.name = partialPrefix + strings.ToLower(rand.Text()[:10])
+	if err := t.root.Mkdir(t.name, 0o700); err != nil {
+		return fmt.Errorf("%w: %w", ErrTarget, err)
+	}
+	stage, err := t.root.OpenRoot(t.name)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrTarget, err)
+	}
+	t.stage = stage
+	for _, d := range []string{partsDir, treeDir} {
+		if err := stage.Mkdir(d, 0o700); err != nil {
+			return fmt.Errorf("%w: %w", ErrTarget, err)
+		}
+	}
+	t.manifest, err = stage.OpenFile(manifestPart, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	return err
+}
+
+// treePath is the tree's path for those who cannot work through an os.Root.
+func (t *target) treePath() string { return filepath.Join(t.opt.Dir, t.name, treeDir) }
+
+// discard removes the staging directory, if it is still there, and the target
+// too if it was made here and holds nothing. It is the end of every extraction,
+// good or bad; after a good one there is nothing left for it to remove.
+func (t *target) discard() {
+	if t.manifest != nil {
+		t.manifest.Close()
+	}
+	if t.stage != nil {
+		t.stage.Close()
+	}
+	if t.root != nil {
+		if t.name != "" {
+			if err := t.root.RemoveAll(t.name); err != nil {
+				t.opt.Log.Warn("staging directory could not be removed", "dir", filepath.Join(t.opt.Dir, t.name), "error", err)
+			}
+		}
+		t.root.Close()
+	}
+	if t.made {
+		os.Remove(t.opt.Dir) // fails, as it should, when something is in it
+	}
+}
+
+// publish syncs the tree and moves its entries into the target, the system
+// tablespace last: a server finds a log without a system tablespace in a target
+// that was published halfway, and refuses it.
+func (t *target) publish(opt Options) error {
+	if err := t.own(opt.Owner); err != nil {
+		return err
+	}
+	if err := syncTree(t.treePath()); err != nil {
+		return fmt.Errorf("sync %q: %w", t.treePath(), err)
+	}
+	entries, err := fs.ReadDir(t.stage.FS(), treeDir)
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(entries, func(a, b fs.DirEntry) int {
+		return cmp.Compare(slices.Index(t.last, a.Name()), slices.Index(t.last, b.Name()))
+	})
+	// All collisions are found before the first entry moves.
+	for _, e := range entries {
+		if _, err := t.root.Lstat(e.Name()); !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w: %q exists in %q", ErrTarget, e.Name(), opt.Dir)
+		}
+	}
+	for _, e := range entries {
+		if err := t.root.Rename(t.name+"/"+treeDir+"/"+e.Name(), e.Name()); err != nil {
+			return fmt.Errorf("publish %q: %w", e.Name(), err)
+		}
+	}
+	t.made = false
+	return syncDir(opt.Dir)
+}
