@@ -1,0 +1,109 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+
+	"github.com/spf13/pflag"
+)
+
+// Output holds the flags both commands have for what they say.
+type Output struct {
+	Verbose   bool
+	Quiet     bool
+	LogFormat string
+	Progress  string
+}
+
+// Flags registers the flags of Output.
+func (o *Output) Flags(f *pflag.FlagSet) {
+	f.BoolVarP(&o.Verbose, "verbose", "v", false, "say more")
+	f.BoolVarP(&o.Quiet, "quiet", "q", false, "say only what went wrong")
+	f.StringVar(&o.LogFormat, "log-format", "text", "`text` or json, one object a line")
+	f.StringVar(&o.Progress, "progress", "auto", "`auto`, bar, plain, json or none; auto: a bar on a terminal")
+}
+
+// Check refuses values that mean nothing.
+func (o *Output) Check() error {
+	if o.LogFormat != "text" && o.LogFormat != "json" {
+		return Usagef("--log-format %q: must be text or json", o.LogFormat)
+	}
+	switch o.Progress {
+	case "auto", "bar", "plain", "json", "none":
+		return nil
+	}
+	return Usagef("--progress %q: must be auto, bar, plain, json or none", o.Progress)
+}
+
+// Logger returns the logger of the command called name.
+func (o *Output) Logger(name string, stderr io.Writer) *slog.Logger {
+	level := slog.LevelInfo
+	if o.Verbose {
+		level = slog.LevelDebug
+	}
+	if o.Quiet {
+		level = slog.LevelError
+	}
+	if o.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level}))
+	}
+	return slog.New(&lines{name: name, level: level, w: stderr, mu: new(sync.Mutex)})
+}
+
+// lines is a slog handler that writes for people: command, level unless it is
+// the usual one, message, and the attributes in brackets.
+type lines struct {
+	name  string
+	level slog.Level
+	attrs string
+	mu    *sync.Mutex
+	w     io.Writer
+}
+
+func (h *lines) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level }
+
+func (h *lines) Handle(_ context.Context, r slog.Record) error {
+	var b strings.Builder
+	b.WriteString(h.name + ": ")
+	switch {
+	case r.Level >= slog.LevelError:
+		b.WriteString("error: ")
+	case r.Level >= slog.LevelWarn:
+		b.WriteString("warning: ")
+	}
+	b.WriteString(r.Message)
+	attrs := h.attrs
+	r.Attrs(func(a slog.Attr) bool { attrs += attrText(a); return true })
+	if attrs != "" {
+		b.WriteString(" (" + strings.TrimPrefix(attrs, ", ") + ")")
+	}
+	b.WriteByte('\n')
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, err := io.WriteString(h.w, oneLine(b.String()))
+	return err
+}
+
+func attrText(a slog.Attr) string {
+	return fmt.Sprintf(", %s %v", strings.ReplaceAll(a.Key, "_", " "), a.Value.Resolve())
+}
+
+// oneLine keeps a message that quotes a server or a file name on one line.
+func oneLine(s string) string {
+	s = strings.TrimSuffix(s, "\n")
+	return strings.NewReplacer("\n", " ", "\r", " ", "\x1b", "\\e").Replace(s) + "\n"
+}
+
+func (h *lines) WithAttrs(attrs []slog.Attr) slog.Handler {
+	c := *h
+	for _, a := range attrs {
+		c.attrs += attrText(a)
+	}
+	return &c
+}
+
+func (h *lines) WithGroup(string) slog.Handler { return h }

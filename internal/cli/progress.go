@@ -1,0 +1,129 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+)
+
+// Progress shows how far a command is. Its methods may be called from many
+// goroutines; a nil Progress shows nothing.
+type Progress struct {
+	done  atomic.Int64
+	total atomic.Int64
+	stage atomic.Pointer[string]
+	stop  chan struct{}
+	ended chan struct{}
+}
+
+// progressEvery is the pace of plain and json progress; a bar is drawn faster.
+const progressEvery = 5 * time.Second
+
+// StartProgress begins to show progress on stderr, as the flags say.
+func (o *Output) StartProgress(stderr *os.File) *Progress {
+	mode := o.Progress
+	if mode == "auto" && !o.Quiet && term.IsTerminal(int(stderr.Fd())) {
+		mode = "bar"
+	}
+	if mode == "auto" || mode == "none" {
+		return nil
+	}
+	p := &Progress{stop: make(chan struct{}), ended: make(chan struct{})}
+	p.Stage("start", 0)
+	go p.show(mode, stderr)
+	return p
+}
+
+// Stage begins a new stage with a total of bytes, 0 if unknown.
+func (p *Progress) Stage(name string, total int64) {
+	if p == nil {
+		return
+	}
+	p.stage.Store(&name)
+	p.done.Store(0)
+	p.total.Store(total)
+}
+
+// Add says that n more bytes of the stage are done.
+func (p *Progress) Add(n int64) {
+	if p != nil {
+		p.done.Add(n)
+	}
+}
+
+// Set says that done bytes of total are done in the named stage.
+func (p *Progress) Set(name string, done, total int64) {
+	if p == nil {
+		return
+	}
+	p.stage.Store(&name)
+	p.done.Store(done)
+	p.total.Store(total)
+}
+
+// Stop shows the last state and ends the display.
+func (p *Progress) Stop() {
+	if p != nil {
+		close(p.stop)
+		<-p.ended
+	}
+}
+
+func (p *Progress) show(mode string, w io.Writer) {
+	defer close(p.ended)
+	print, every := p.printer(mode, w)
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			print(false)
+		case <-p.stop:
+			print(true)
+			return
+		}
+	}
+}
+
+// printer returns what draws the state once, and how often to call it.
+func (p *Progress) printer(mode string, w io.Writer) (func(last bool), time.Duration) {
+	start := time.Now()
+	switch mode {
+	case "json":
+		enc := json.NewEncoder(w)
+		return func(last bool) {
+			enc.Encode(map[string]any{
+				"stage": *p.stage.Load(), "bytes": p.done.Load(), "total": p.total.Load(),
+				"seconds": time.Since(start).Seconds(), "done": last,
+			})
+		}, progressEvery
+	case "plain":
+		return func(bool) {
+			line := fmt.Sprintf("%s: %s", *p.stage.Load(), humanize.IBytes(uint64(p.done.Load())))
+			if t := p.total.Load(); t > 0 {
+				line += " of " + humanize.IBytes(uint64(t))
+			}
+			fmt.Fprintln(w, line)
+		}, progressEvery
+	}
+	bar := progressbar.NewOptions64(-1, progressbar.OptionSetWriter(w), progressbar.OptionShowBytes(true),
+		progressbar.OptionClearOnFinish(), progressbar.OptionSetPredictTime(true), progressbar.OptionUseANSICodes(true))
+	return func(last bool) {
+		if last {
+			bar.Clear()
+			return
+		}
+		if t := p.total.Load(); t > 0 {
+			bar.ChangeMax64(max(t, p.done.Load()+1))
+		}
+		bar.Describe(*p.stage.Load())
+		bar.Set64(p.done.Load())
+	}, 200 * time.Millisecond
+}
