@@ -1,0 +1,422 @@
+package prepare
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+)
+
+// peerCase is one server configuration a backup is taken of.
+type peerCase struct {
+	name string
+	// args are the server's, beyond those every test server gets; install
+	// are those that mariadb-install-db needs as well.
+	args, install []string
+	// setup runs before the load, tables are created by it and written to.
+	setup  []string
+	tables []tableKind
+	// rows is how many rows each table has at first; 0 means 200.
+	rows int
+	// load is how long writers run before the backup starts; 0: half a second.
+	load time.Duration
+	// ddl adds a client that creates, alters, renames and drops tables.
+	ddl bool
+	// during runs once, while the load is going on, before the backup.
+	during func(t *testing.T, db *sql.DB)
+}
+
+// tableKind is a table of the load: every one has columns id, a, b and c, and
+// maybe more.
+type tableKind struct {
+	name   string
+	extra  string // further columns and indexes
+	option string
+}
+
+var (
+	tablesPlain = []tableKind{
+		{"dyn", ", KEY(a), KEY(b), KEY(c(20))", "ROW_FORMAT=DYNAMIC"},
+		{"compact", ", KEY(a), UNIQUE(b, id)", "ROW_FORMAT=COMPACT"},
+		{"redundant", ", KEY(a), KEY(b)", "ROW_FORMAT=REDUNDANT"},
+	}
+	tablesSpecial = []tableKind{
+		{"pagec", ", KEY(a)", "PAGE_COMPRESSED=1"},
+		{"full", ", FULLTEXT(a)", ""},
+		{"geo", ", g POINT NOT NULL DEFAULT (POINT(1,1)), SPATIAL KEY(g)", ""},
+		{"virt", ", v INT AS (b*2) VIRTUAL, KEY(v)", ""},
+		{"part", ", KEY(a)", "PARTITION BY HASH(id) PARTITIONS 4"},
+		{"keys10", ", KEY(a), KEY(a,b), KEY(b,a), UNIQUE(id,a)", "ROW_FORMAT=REDUNDANT"},
+	}
+)
+
+// zipKind is a ROW_FORMAT=COMPRESSED table.
+func zipKind(kbs int) tableKind {
+	return tableKind{fmt.Sprintf("zip%d", kbs), ", KEY(a)", fmt.Sprintf("ROW_FORMAT=COMPRESSED KEY_BLOCK_SIZE=%d", kbs)}
+}
+
+// server is a mariadbd of a test.
+type server struct {
+	dir, socket, errlog string
+	cmd                 *exec.Cmd
+	done                chan error
+	db                  *sql.DB
+	conf                *mysql.Config
+}
+
+// use makes every further connection start in a database: sequences such as
+// seq_1_to_9 belong to the current one.
+func (s *server) use(t *testing.T, name string) {
+	t.Helper()
+	s.db.Close()
+	s.conf.DBName = name
+	connector, err := mysql.NewConnector(s.conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.db = sql.OpenDB(connector)
+	db := s.db
+	t.Cleanup(func() { db.Close() })
+}
+
+// baseArgs keep test servers small and to themselves.
+func baseArgs(datadir, socket string) []string {
+	return []string{"--no-defaults", "--user=root", "--datadir=" + datadir, "--skip-networking", "--socket=" + socket,
+		"--pid-file=" + socket + ".pid", "--innodb-buffer-pool-size=64M", "--innodb-fast-shutdown=1", "--skip-log-bin"}
+}
+
+// startTestServer runs mariadbd on datadir until stopped or the test ends.
+func startTestServer(t *testing.T, datadir string, args ...string) *server {
+	t.Helper()
+	private, err := os.MkdirTemp("", "xbp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(private) })
+	s := &server{dir: datadir, socket: filepath.Join(private, "s"), errlog: filepath.Join(private, "err"), done: make(chan error, 1)}
+	binary, err := findServer("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := os.Create(s.errlog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	s.cmd = exec.Command(binary, append(baseArgs(datadir, s.socket), args...)...)
+	s.cmd.Stdout, s.cmd.Stderr, s.cmd.SysProcAttr = out, out, dieWithParent()
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { s.done <- s.cmd.Wait() }()
+	t.Cleanup(func() { s.kill() })
+	conf := mysql.NewConfig()
+	conf.User, conf.Net, conf.Addr, conf.MultiStatements = "root", "unix", s.socket, true
+	conf.Logger = &mysql.NopLogger{}
+	connector, err := mysql.NewConnector(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.db, s.conf = sql.OpenDB(connector), conf
+	t.Cleanup(func() { s.db.Close() })
+	for deadline := time.Now().Add(60 * time.Second); s.db.Ping() != nil; time.Sleep(50 * time.Millisecond) {
+		select {
+		case err := <-s.done:
+			s.done <- err
+			t.Fatalf("server ended: %v\n%s", err, s.words())
+		default:
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("server does not answer\n%s", s.words())
+		}
+	}
+	return s
+}
+
+func (s *server) words() string {
+	b, _ := os.ReadFile(s.errlog)
+	return string(b[max(0, len(b)-4000):])
+}
+
+func (s *server) kill() {
+	if s.cmd.ProcessState == nil {
+		_ = s.cmd.Process.Kill()
+		err := <-s.done
+		s.done <- err
+	}
+}
+
+func (s *server) stop(t *testing.T) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-s.done:
+		s.done <- err
+		if err != nil {
+			t.Fatalf("server shutdown: %v\n%s", err, s.words())
+		}
+	case <-time.After(60 * time.Second):
+		t.Fatal("server does not stop")
+	}
+}
+
+func (s *server) exec(t *testing.T, queries ...string) {
+	t.Helper()
+	for _, q := range queries {
+		if _, err := s.db.Exec(q); err != nil {
+			t.Fatalf("%.200s: %v", q, err)
+		}
+	}
+}
+
+// run executes a command of the server's packages and returns its output.
+func run(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, out[max(0, len(out)-4000):])
+	}
+	return string(out)
+}
+
+func installDB(t *testing.T, args ...string) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "source")
+	run(t, "mariadb-install-db", append([]string{"--no-defaults", "--user=root", "--datadir=" + dir,
+		"--auth-root-authentication-method=normal", "--skip-test-db"}, args...)...)
+	return dir
+}
+
+// takeBackup starts a server, writes to it, and returns what mariabackup made
+// of it meanwhile.
+func takeBackup(t *testing.T, c peerCase) string {
+	t.Helper()
+	s := startTestServer(t, installDB(t, c.install...), append(c.install, c.args...)...)
+	s.exec(t, "SET GLOBAL innodb_max_dirty_pages_pct=90", "CREATE DATABASE d")
+	s.use(t, "d")
+	s.exec(t, c.setup...)
+	for _, k := range c.tables {
+		s.exec(t, fmt.Sprintf("CREATE TABLE d.%s (id INT AUTO_INCREMENT PRIMARY KEY, a VARCHAR(200), b INT, c LONGBLOB%s) ENGINE=InnoDB %s", k.name, k.extra, k.option))
+		rows := c.rows
+		if rows == 0 {
+			rows = 200
+		}
+		s.exec(t, fmt.Sprintf("INSERT INTO d.%s (a,b,c) SELECT MD5(seq), seq%%1001, REPEAT(CHAR(65+seq%%26), seq%%300) FROM seq_1_to_%d", k.name, rows))
+	}
+	l := startLoad(t, s, c)
+	wait := c.load
+	if wait == 0 {
+		wait = 500 * time.Millisecond
+	}
+	time.Sleep(wait)
+	if c.during != nil {
+		c.during(t, s.db)
+	}
+	target := filepath.Join(t.TempDir(), "backup")
+	run(t, "mariabackup", "--no-defaults", "--backup", "--user=root", "--socket="+s.socket, "--target-dir="+target)
+	l.stop()
+	s.kill()
+	return target
+}
+
+// load is a number of clients that write.
+type load struct {
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+func (l *load) stop() { l.cancel(); l.wg.Wait() }
+
+func startLoad(t *testing.T, s *server, c peerCase) *load {
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &load{cancel: cancel}
+	t.Cleanup(l.stop)
+	for w := range 3 {
+		l.wg.Go(func() { writeRows(ctx, t, s.db, c.tables, rand.New(rand.NewPCG(1, uint64(w)))) })
+	}
+	if c.ddl {
+		l.wg.Go(func() { changeTables(ctx, t, s.db) })
+	}
+	return l
+}
+
+// expected errors of concurrent writers; everything else fails the test.
+func expected(ctx context.Context, err error) bool {
+	var e *mysql.MySQLError
+	if ctx.Err() != nil || errors.Is(err, context.Canceled) {
+		return true
+	}
+	// Deadlock, lock wait, duplicate key, record changed; a deadlock while
+	// the auto-increment value is read.
+	return errors.As(err, &e) && (e.Number == 1213 || e.Number == 1205 || e.Number == 1062 || e.Number == 1020 || e.Number == 1467)
+}
+
+func writeRows(ctx context.Context, t *testing.T, db *sql.DB, tables []tableKind, r *rand.Rand) {
+	for ctx.Err() == nil && len(tables) > 0 {
+		name := "d." + tables[r.IntN(len(tables))].name
+		tx, err := db.BeginTx(ctx, nil)
+		if err != nil {
+			continue
+		}
+		for range 1 + r.IntN(4) {
+			if _, err = tx.ExecContext(ctx, randomWrite(name, r)); err != nil {
+				break
+			}
+		}
+		if err != nil && !expected(ctx, err) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err != nil || r.IntN(6) == 0 {
+			_ = tx.Rollback()
+		} else if err := tx.Commit(); err != nil && !expected(ctx, err) {
+			t.Errorf("commit: %v", err)
+		}
+	}
+}
+
+func randomWrite(table string, r *rand.Rand) string {
+	from := r.IntN(3000)
+	switch r.IntN(8) {
+	case 0, 1, 2:
+		return fmt.Sprintf("INSERT INTO %s (a,b,c) SELECT MD5(RAND()), seq*7%%997, REPEAT('x', seq*13%%400) FROM seq_1_to_%d", table, 1+r.IntN(80))
+	case 3:
+		return fmt.Sprintf("INSERT INTO %s (a,b,c) VALUES (MD5(RAND()), %d, REPEAT('blob', %d))", table, from, r.IntN(12000))
+	case 4:
+		return fmt.Sprintf("DELETE FROM %s WHERE id BETWEEN %d AND %d", table, from, from+r.IntN(120))
+	case 5:
+		return fmt.Sprintf("DELETE FROM %s ORDER BY id DESC LIMIT %d", table, r.IntN(60))
+	case 6:
+		return fmt.Sprintf("UPDATE %s SET a=MD5(a), b=b+1 WHERE id BETWEEN %d AND %d", table, from, from+r.IntN(60))
+	default:
+		return fmt.Sprintf("UPDATE %s SET c=REPEAT('y', %d), a=NULL WHERE id BETWEEN %d AND %d", table, r.IntN(900), from, from+r.IntN(30))
+	}
+}
+
+// changeTables runs through the ways a tablespace is made, renamed and lost.
+func changeTables(ctx context.Context, t *testing.T, db *sql.DB) {
+	for i := 0; ctx.Err() == nil; i++ {
+		name := fmt.Sprintf("d.ddl%d", i%7)
+		for _, q := range []string{
+			"DROP TABLE IF EXISTS %[1]s",
+			"CREATE TABLE %[1]s (id INT AUTO_INCREMENT PRIMARY KEY, a VARCHAR(100), b INT) " + []string{"", "ROW_FORMAT=REDUNDANT", "ROW_FORMAT=COMPRESSED KEY_BLOCK_SIZE=4", "PAGE_COMPRESSED=1"}[i%4],
+			"INSERT INTO %[1]s (a,b) SELECT MD5(seq), seq FROM seq_1_to_300",
+			"ALTER TABLE %[1]s ADD KEY(a), ALGORITHM=INPLACE",
+			"ALTER TABLE %[1]s ADD COLUMN z INT DEFAULT 5",
+			"UPDATE %[1]s SET b=b+1 WHERE id<50",
+			"RENAME TABLE %[1]s TO %[1]s_r",
+			"ALTER TABLE %[1]s_r FORCE, ALGORITHM=COPY",
+			"DROP TABLE IF EXISTS %[1]s_k",
+			"RENAME TABLE %[1]s_r TO %[1]s_k",
+			"TRUNCATE TABLE %[1]s_k",
+			"INSERT INTO %[1]s_k (a,b) SELECT MD5(seq), seq FROM seq_1_to_100",
+			"CREATE TABLE %[1]s LIKE %[1]s_k",
+			"OPTIMIZE TABLE %[1]s_k",
+		} {
+			if _, err := db.ExecContext(ctx, fmt.Sprintf(q, name)); err != nil && !expected(ctx, err) {
+				t.Errorf("%s: %v", q, err)
+			}
+		}
+	}
+}
+
+// copyTree copies a directory, so that each test may spoil its own.
+func copyTree(t *testing.T, src string) string {
+	t.Helper()
+	dst := filepath.Join(t.TempDir(), "copy")
+	err := filepath.WalkDir(src, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(src, path)
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			return os.MkdirAll(filepath.Join(dst, rel), 0o700)
+		}
+		return copyFile(path, filepath.Join(dst, rel))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dst
+}
+
+func copyFile(src, dst string) error {
+	in, err := os.Open(src)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.Create(dst)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(out, in); err != nil {
+		out.Close()
+		return err
+	}
+	return out.Close()
+}
+
+// checkStartsClean starts a server on a prepared directory and checks that it
+// had nothing to recover and that every table of database d is sound.
+func checkStartsClean(t *testing.T, dir, backup string, args ...string) *server {
+	t.Helper()
+	o, err := readOrigin(backup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	args = append(args, fmt.Sprintf("--innodb-page-size=%d", o.server.PageSize), "--innodb-data-file-path="+o.server.DataFilePath,
+		fmt.Sprintf("--innodb-undo-tablespaces=%d", o.server.UndoTablespaces))
+	s := startTestServer(t, dir, args...)
+	log, err := os.ReadFile(s.errlog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{"Starting crash recovery", "Starting a batch", "[ERROR]", "corrupt"} {
+		if strings.Contains(string(log), bad) {
+			t.Errorf("server log has %q:\n%s", bad, s.words())
+		}
+	}
+	rows, err := s.db.Query("SELECT CONCAT('`', table_schema, '`.`', table_name, '`') FROM information_schema.tables WHERE table_schema='d' AND table_type IN ('BASE TABLE','SEQUENCE')")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for rows.Next() {
+		var n string
+		if err := rows.Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, n)
+	}
+	if err := rows.Err(); err != nil || len(names) == 0 {
+		t.Fatalf("no tables to check: %v", err)
+	}
+	for _, n := range names {
+		var tbl, op, kind, text string
+		if err := s.db.QueryRow("CHECK TABLE "+n+" EXTENDED").Scan(&tbl, &op, &kind, &text); err != nil {
+			t.Errorf("check %s: %v", n, err)
+		} else if text != "OK" {
+			t.Errorf("check %s: %s %s", n, kind, text)
+		}
+	}
+	return s
+}

@@ -1,0 +1,22 @@
+// Package prepare recovers a copied data directory in place, so that a server
+// started on it needs no recovery of its own.
+//
+// The directory holds data files copied while the server was writing them, and
+// one linear redo log from a checkpoint before the first page was copied to an
+// LSN after the last. Run applies that redo without any server; WithServer
+// lets a server's own recovery do it, for what Run cannot read (encrypted
+// tablespaces and logs).
+//
+// Promises:
+//
+//   - nil means proven: the redo was whole up to the backup's end LSN, every
+//     tablespace of the manifest is there, no page touched is newer than the
+//     end LSN, and every page written passes its checksum.
+//   - The log is read and checked to its end before the first page is written.
+//   - Killed at any moment, the directory can be prepared again, by running the
+//     same call. Data files are synced before the log is replaced, and the log
+//     is replaced before xtrabackup_checkpoints says log-applied.
+//   - A prepared directory is left alone.
+//   - Memory is bounded by Options.Memory: more redo than that is applied in
+//     several batches by LSN, with the same result.
+package prepare

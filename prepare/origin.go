@@ -1,0 +1,221 @@
+package prepare
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/xbstream/xbstream/format"
+)
+
+// Names of the files that tell what a directory holds.
+const (
+	manifestName = "xbstream_manifest.json"
+	optionsName  = "backup-my.cnf"
+	redoName     = "ib_logfile0"
+)
+
+// checkpointsNames are the names mariabackup gives its state file, by release.
+var checkpointsNames = []string{"xtrabackup_checkpoints", "mariadb_backup_checkpoints"}
+
+// typePrepared is the backup_type of a directory that needs no recovery.
+const typePrepared = "log-applied"
+
+// origin is what the directory says of the backup in it.
+type origin struct {
+	// checkpoints is the name of the state file found.
+	checkpoints string
+	// state is its content, in order.
+	state []setting
+	// endLSN is where the redo must reach.
+	endLSN format.LSN
+	// server holds what recovery must know of the source.
+	server format.Server
+	// manifest is nil in a directory that mariabackup wrote.
+	manifest *format.Manifest
+}
+
+// setting is one "key = value" line.
+type setting struct{ key, value string }
+
+func (o *origin) get(key string) string {
+	for _, s := range o.state {
+		if s.key == key {
+			return s.value
+		}
+	}
+	return ""
+}
+
+func (o *origin) prepared() bool { return o.get("backup_type") == typePrepared }
+
+// readOrigin reads manifest and state files of dir.
+func readOrigin(dir string) (*origin, error) {
+	o := &origin{}
+	if err := o.readState(dir); err != nil {
+		return nil, err
+	}
+	m, err := readManifest(filepath.Join(dir, manifestName))
+	switch {
+	case err == nil:
+		return o, o.useManifest(m)
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("read %s: %w", manifestName, err)
+	}
+	if len(o.state) == 0 {
+		return nil, fmt.Errorf("%s: neither %s nor %s found: %w", dir, manifestName, checkpointsNames[0], ErrNotBackup)
+	}
+	return o, o.useMariabackup(dir)
+}
+
+func (o *origin) readState(dir string) error {
+	o.checkpoints = checkpointsNames[0]
+	for _, name := range checkpointsNames {
+		s, err := readSettings(filepath.Join(dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		o.checkpoints, o.state = name, s
+		return nil
+	}
+	return nil
+}
+
+func (o *origin) useManifest(m *format.Manifest) error {
+	if m.Backup == nil {
+		return fmt.Errorf("%s: an archive of ordinary files, nothing to prepare: %w", manifestName, ErrNotBackup)
+	}
+	if d := m.Backup.Server.Dialect; d != "mariadb" {
+		return fmt.Errorf("%s: backup of a %q server: recovery is not supported", manifestName, d)
+	}
+	o.manifest, o.server, o.endLSN = m, m.Backup.Server, m.Backup.Redo.EndLSN
+	return nil
+}
+
+// useMariabackup takes from mariabackup's files what the manifest would say.
+func (o *origin) useMariabackup(dir string) error {
+	switch t := o.get("backup_type"); t {
+	case "full-backuped", "full-prepared", typePrepared:
+	default:
+		return fmt.Errorf("%s: backup_type %q cannot be prepared by itself: %w", o.checkpoints, t, ErrNotBackup)
+	}
+	end, err := strconv.ParseUint(o.get("last_lsn"), 10, 64)
+	if err != nil {
+		return fmt.Errorf("%s: last_lsn: %w", o.checkpoints, err)
+	}
+	o.endLSN = format.LSN(end)
+	conf, err := readSettings(filepath.Join(dir, optionsName))
+	if err != nil {
+		return fmt.Errorf("read %s: %w", optionsName, err)
+	}
+	o.server = format.Server{Dialect: "mariadb", PageSize: 16384, DataFilePath: "ibdata1:12M:autoextend"}
+	for _, s := range conf {
+		if err := o.useOption(s); err != nil {
+			return fmt.Errorf("%s: %s: %w", optionsName, s.key, err)
+		}
+	}
+	return nil
+}
+
+func (o *origin) useOption(s setting) (err error) {
+	switch s.key {
+	case "innodb_checksum_algorithm":
+		o.server.ChecksumAlgorithm = s.value
+	case "innodb_data_file_path":
+		o.server.DataFilePath = s.value
+	case "innodb_page_size":
+		o.server.PageSize, err = strconv.Atoi(s.value)
+	case "innodb_undo_tablespaces":
+		o.server.UndoTablespaces, err = strconv.Atoi(s.value)
+	case "innodb_log_file_size":
+		o.server.LogFileSize, err = strconv.ParseInt(s.value, 10, 64)
+	case "innodb_compression_level":
+		o.server.CompressionLevel, err = strconv.Atoi(s.value)
+	}
+	return err
+}
+
+// readSettings reads a file of "key = value" lines; sections and comments are
+// left out.
+func readSettings(path string) ([]setting, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var out []setting
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		key, value, ok := strings.Cut(lines.Text(), "=")
+		if key = strings.TrimSpace(key); !ok || strings.HasPrefix(key, "#") {
+			continue
+		}
+		out = append(out, setting{key, strings.TrimSpace(value)})
+	}
+	return out, lines.Err()
+}
+
+// markPrepared rewrites the state file to say that recovery is done.
+func (o *origin) markPrepared(dir string) error {
+	var b strings.Builder
+	seen := false
+	for _, s := range o.state {
+		if s.key == "backup_type" {
+			s.value, seen = typePrepared, true
+		}
+		fmt.Fprintf(&b, "%s = %s\n", s.key, s.value)
+	}
+	if !seen {
+		head := fmt.Sprintf("backup_type = %s\n", typePrepared)
+		if len(o.state) == 0 && o.manifest != nil {
+			r := o.manifest.Backup.Redo
+			head += fmt.Sprintf("from_lsn = 0\nto_lsn = %d\nlast_lsn = %d\n", r.LastCheckpointLSN, r.EndLSN)
+		}
+		return replaceFile(filepath.Join(dir, o.checkpoints), []byte(head+b.String()))
+	}
+	return replaceFile(filepath.Join(dir, o.checkpoints), []byte(b.String()))
+}
+
+// replaceFile puts content in the place of path so that a crash leaves the old
+// file or the new one: written beside it, synced, renamed, directory synced.
+func replaceFile(path string, content []byte) error {
+	mode := os.FileMode(0o640)
+	if st, err := os.Stat(path); err == nil {
+		mode = st.Mode().Perm()
+	}
+	temp := path + tempSuffix
+	if err := writeSynced(temp, content, mode); err != nil {
+		return err
+	}
+	if err := os.Rename(temp, path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// tempSuffix ends the names of files that are not yet what they will be.
+const tempSuffix = ".xbstream-tmp"
+
+func writeSynced(path string, content []byte, mode os.FileMode) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Write(content); err != nil {
+		f.Close()
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}
