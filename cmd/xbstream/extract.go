@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os/user"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"os"
+
+	"github.com/xbstream/xbstream/extract"
+	"github.com/xbstream/xbstream/internal/cli"
+)
+
+const extractHelp = `Usage: xbstream extract [flags] [ARCHIVE]
+       xbstream -x [flags] < ARCHIVE
+
+Puts the files of an archive together below a directory. Nothing appears under
+its final name before everything has arrived, is complete and, with --prepare,
+recovered.
+`
+
+type extractFlags struct {
+	opt     extract.Options
+	chown   string
+	prepare bool
+	how     prepareFlags
+}
+
+func (c *command) extract(ctx context.Context, args []string) error {
+	var x extractFlags
+	f := pflag.NewFlagSet("extract", pflag.ContinueOnError)
+	f.StringVarP(&x.opt.Dir, "directory", "C", ".", "extract into `DIR`, which must be empty or not exist")
+	f.BoolVar(&x.prepare, "prepare", false, "recover the backup, so that the server just starts")
+	f.IntVarP(&x.opt.Parallel, "parallel", "j", 0, "`N` workers (default: cores)")
+	f.StringVar(&x.chown, "chown", "", "`USER:GROUP` that own the files (default for root: the owner of DIR)")
+	f.BoolVar(&x.opt.IntoNonEmpty, "into-non-empty", false, "accept a DIR that holds other files, if no name collides")
+	f.BoolVar(&x.opt.RemovePartial, "remove-partial", false, "remove what a killed extraction left in DIR")
+	x.how.register(f)
+	if err := c.parse(f, extractHelp, args); err != nil {
+		return err
+	}
+	owner, err := parseOwner(x.chown)
+	if err != nil {
+		return err
+	}
+	x.opt.Owner = owner
+	return c.runExtract(ctx, x, f.Args())
+}
+
+func (c *command) runExtract(ctx context.Context, x extractFlags, args []string) error {
+	in, err := c.archive(args)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	log := c.out.Logger("xbstream", c.s.err)
+	p := c.out.StartProgress(c.s.err)
+	defer p.Stop()
+	p.Stage("extract", 0)
+	start := time.Now()
+	x.opt.Log, x.opt.Progress = log, p.Add
+	if x.prepare {
+		x.how.parallel = x.opt.Parallel
+		x.opt.Prepare = func(ctx context.Context, dir string) error {
+			_, err := x.how.run(ctx, dir, log, p)
+			return err
+		}
+	}
+	rep, err := extract.Extract(ctx, in, x.opt)
+	if err != nil {
+		return err
+	}
+	logExtracted(log, x, rep, time.Since(start))
+	return nil
+}
+
+func logExtracted(log *slog.Logger, x extractFlags, rep *extract.Report, took time.Duration) {
+	msg := "extracted"
+	if x.prepare && rep.Manifest.Backup != nil {
+		msg = "extracted and prepared"
+	}
+	attrs := []any{"files", rep.Files, "data", humanize.IBytes(rep.Totals.DataBytes), "seconds", fmt.Sprintf("%.1f", took.Seconds())}
+	if b := rep.Manifest.Backup; b != nil {
+		attrs = append(attrs, "redo", humanize.IBytes(rep.Totals.RedoBytes), "end_lsn", b.Redo.EndLSN)
+	}
+	log.Info(msg+" into "+x.opt.Dir, attrs...)
+}
+
+// parseOwner reads USER:GROUP, names or numbers; without :GROUP the group is
+// the user's own.
+func parseOwner(s string) (*extract.Owner, error) {
+	if s == "" {
+		return nil, nil
+	}
+	name, group, _ := strings.Cut(s, ":")
+	u, err := user.Lookup(name)
+	if err != nil {
+		if u, err = user.LookupId(name); err != nil {
+			if _, nerr := strconv.Atoi(name); nerr != nil || group == "" {
+				return nil, cli.Usagef("--chown %q: no such user", s)
+			}
+			u = &user.User{Uid: name}
+		}
+	}
+	gid := u.Gid
+	if group != "" {
+		gid = group
+		if g, err := user.LookupGroup(group); err == nil {
+			gid = g.Gid
+		}
+	}
+	uid, err1 := strconv.Atoi(u.Uid)
+	gidNum, err2 := strconv.Atoi(gid)
+	if err1 != nil || err2 != nil {
+		return nil, cli.Usagef("--chown %q: no such user or group", s)
+	}
+	return &extract.Owner{UID: uid, GID: gidNum}, nil
+}
+
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }

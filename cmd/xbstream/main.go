@@ -1,0 +1,150 @@
+// Command xbstream reads archives of xbsend: it puts the files together in a
+// new directory and prepares them, so that the server just starts.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/xbstream/xbstream/extract"
+	"github.com/xbstream/xbstream/internal/cli"
+	"github.com/xbstream/xbstream/prepare"
+)
+
+// version is set by the build.
+var version = "devel"
+
+const usage = `Usage: xbstream COMMAND [flags] [ARCHIVE|DIR]
+
+Reads an archive written by xbsend, from standard input or a file.
+
+  extract, -x   put the files together in a directory; --prepare recovers them
+  prepare DIR   crash recovery of an extracted backup, in place
+  list, -t      names and sizes of what an archive holds
+  info          server, version, LSNs, binary log position, how to attach a replica
+
+  xbsend | ssh standby xbstream -x --prepare -C /var/lib/mysql
+  xbstream -x -C restored < monday.xb && xbstream prepare restored
+  xbstream info /var/lib/mysql
+
+'xbstream COMMAND --help' lists the flags; --version prints the version.
+
+` + cli.CodeHelp + "\n"
+
+// streams are the process's standard files; tests pass their own.
+type streams struct {
+	in       *os.File
+	out, err *os.File
+}
+
+func main() {
+	ctx, cancel := cli.Context()
+	code := run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr})
+	cancel()
+	os.Exit(code)
+}
+
+// errHelp says that help was asked for and printed.
+var errHelp = errors.New("help")
+
+// run runs one command, says what went wrong, and returns the exit code.
+func run(ctx context.Context, args []string, s streams) int {
+	c := &command{s: s}
+	err := c.dispatch(ctx, args)
+	if errors.Is(err, errHelp) {
+		return cli.ExitDone
+	}
+	if err != nil {
+		// A signal is the reason of whatever else failed because of it.
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		c.out.Logger("xbstream", s.err).Error(err.Error())
+	}
+	return cli.Code(err, []cli.Case{
+		{Err: extract.ErrTarget, Code: cli.ExitTarget},
+		{Err: extract.ErrPrepare, Code: cli.ExitPrepare},
+		{Err: prepare.ErrNotBackup, Code: cli.ExitPrepare},
+		{Err: errPrepare, Code: cli.ExitPrepare},
+	})
+}
+
+// command is one invocation.
+type command struct {
+	s   streams
+	out cli.Output
+}
+
+func (c *command) dispatch(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		return cli.Usagef("no command given")
+	}
+	name, rest := spell(args)
+	switch name {
+	case "extract":
+		return c.extract(ctx, rest)
+	case "prepare":
+		return c.prepare(ctx, rest)
+	case "list":
+		return c.list(ctx, rest)
+	case "info":
+		return c.info(ctx, rest)
+	case "help", "--help", "-h":
+		fmt.Fprint(c.s.out, usage)
+		return errHelp
+	case "--version":
+		fmt.Fprintln(c.s.out, "xbstream", version)
+		return errHelp
+	}
+	return cli.Usagef("unknown command %q", name)
+}
+
+// spell turns the letters of tar, -x and -t with others behind them, into the
+// name of a command and its arguments.
+func spell(args []string) (name string, rest []string) {
+	a := args[0]
+	for letter, name := range map[string]string{"-x": "extract", "-t": "list"} {
+		if more, ok := strings.CutPrefix(a, letter); ok {
+			if more == "" {
+				return name, args[1:]
+			}
+			return name, append([]string{"-" + more}, args[1:]...)
+		}
+	}
+	return a, args[1:]
+}
+
+// parse parses the flags of a command; about is its help.
+func (c *command) parse(f *pflag.FlagSet, about string, args []string) error {
+	c.out.Flags(f)
+	f.SortFlags = false
+	f.SetOutput(io.Discard)
+	f.Usage = func() { fmt.Fprintf(c.s.out, "%s\n%s", about, f.FlagUsages()) }
+	switch err := f.Parse(args); {
+	case errors.Is(err, pflag.ErrHelp):
+		return errHelp
+	case err != nil:
+		return &cli.UsageError{Err: err}
+	}
+	return c.out.Check()
+}
+
+// archive opens the archive a command reads: its argument, or standard input.
+func (c *command) archive(args []string) (io.ReadCloser, error) {
+	switch len(args) {
+	case 0:
+		if isTerminal(c.s.in) {
+			return nil, cli.Usagef("an archive is expected on standard input, which is a terminal")
+		}
+		return io.NopCloser(c.s.in), nil
+	case 1:
+		return os.Open(args[0])
+	}
+	return nil, cli.Usagef("one archive at a time: %q", args)
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/pflag"
+
+	"github.com/xbstream/xbstream/internal/cli"
+	"github.com/xbstream/xbstream/prepare"
+)
+
+const prepareHelp = `Usage: xbstream prepare [flags] DIR
+
+Recovers an extracted backup in place: applies the redo that was copied while
+the data files were. May be killed and run again. A directory written by
+mariabackup is recovered too.
+`
+
+// errPrepare is wrapped by every error of preparing.
+var errPrepare = errors.New("prepare failed")
+
+// prepareFlags choose how a backup is prepared.
+type prepareFlags struct {
+	server   string // "" = without a server
+	memory   cli.Size
+	verify   bool
+	parallel int
+}
+
+// anyServer is the value of --with-server without one.
+const anyServer = "mariadbd"
+
+func (p *prepareFlags) register(f *pflag.FlagSet) {
+	f.Var(&p.memory, "memory", "redo held at once while preparing")
+	f.BoolVar(&p.verify, "verify", false, "read every page again after preparing")
+	f.StringVar(&p.server, "with-server", "", "prepare by starting a server on the copy, the one called `BINARY` (default: mariadbd)")
+	f.Lookup("with-server").NoOptDefVal = anyServer
+}
+
+func (p *prepareFlags) run(ctx context.Context, dir string, log *slog.Logger, bar *cli.Progress) (prepare.Report, error) {
+	opt := prepare.Options{Memory: int64(p.memory), Parallel: p.parallel, Verify: p.verify, Log: log, Progress: bar.Set}
+	binary := p.server
+	if binary == anyServer {
+		binary = ""
+	}
+	return prepare.WithServer(ctx, dir, binary, opt)
+}
+
+func (c *command) prepare(ctx context.Context, args []string) error {
+	var p prepareFlags
+	f := pflag.NewFlagSet("prepare", pflag.ContinueOnError)
+	f.IntVarP(&p.parallel, "parallel", "j", 0, "`N` workers (default: cores)")
+	p.register(f)
+	if err := c.parse(f, prepareHelp, args); err != nil {
+		return err
+	}
+	if f.NArg() != 1 {
+		return cli.Usagef("prepare takes one directory, got %d", f.NArg())
+	}
+	log := c.out.Logger("xbstream", c.s.err)
+	bar := c.out.StartProgress(c.s.err)
+	defer bar.Stop()
+	start := time.Now()
+	rep, err := p.run(ctx, f.Arg(0), log, bar)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errPrepare, err)
+	}
+	if rep.AlreadyPrepared {
+		log.Info(f.Arg(0)+" is already prepared", "end_lsn", rep.EndLSN)
+		return nil
+	}
+	log.Info("prepared "+f.Arg(0), "redo", humanize.IBytes(uint64(rep.RedoBytes)), "pages_written", rep.PagesWritten,
+		"end_lsn", rep.EndLSN, "seconds", fmt.Sprintf("%.1f", time.Since(start).Seconds()))
+	return nil
+}
