@@ -1,0 +1,56 @@
+package format
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// SPEC.md §8 and §9: every released version stays readable. The archives were
+// written by make_vectors.py, not by this package.
+func TestVectors(t *testing.T) {
+	archives, err := filepath.Glob("testdata/v*.xb")
+	check(t, err)
+	if len(archives) == 0 {
+		t.Fatal("no test vectors found")
+	}
+	for _, name := range archives {
+		a, err := os.ReadFile(name)
+		check(t, err)
+		want, err := os.ReadFile(strings.TrimSuffix(name, ".xb") + ".txt")
+		check(t, err)
+		if got := describe(t, a); got != string(want) {
+			t.Errorf("%s: got\n%swant\n%s", name, got, want)
+		}
+	}
+}
+
+func describe(t *testing.T, a []byte) string {
+	var out strings.Builder
+	var manifest bytes.Buffer
+	r, err := NewReader(bytes.NewReader(a))
+	check(t, err)
+	for {
+		f, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		check(t, err)
+		if f.Type == FrameManifest {
+			manifest.Write(f.Bytes())
+		} else {
+			fmt.Fprintln(&out, strings.TrimSpace(fmt.Sprintf("%s %d %d %d %s", f.Type, f.File, f.Pos, f.Len, f.Path)))
+		}
+		f.Release()
+	}
+	m, err := ReadManifest(&manifest)
+	check(t, err)
+	for _, f := range m.Files {
+		fmt.Fprintln(&out, f.Kind, f.Path, f.Size)
+	}
+	return out.String()
+}
