@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 
 	"github.com/xbstream/xbstream/format"
 )
@@ -149,8 +150,13 @@ func (f PageFormat) verifyOld(page []byte) *ChecksumError {
 	if encryptedOld(page) && u32(page, offCryptSum) == want {
 		return nil
 	}
-	if f.PageCompressed && Type(page) == TypePageCompressed {
-		return f.verifyOldCompressed(page)
+	if f.PageCompressed {
+		switch Type(page) {
+		case TypePageCompressed:
+			return f.verifyOldCompressed(page)
+		case TypePageCompressedCrypt:
+			return f.verifyOldCryptCompressed(page)
+		}
 	}
 	trailer := len(page) - oldTrailer
 	first, second := u32(page, offChecksum), u32(page, trailer)
@@ -173,6 +179,8 @@ func legacySums(page []byte, first, second uint32) bool {
 		(second == legacyTrailerSum(page) || second == u32(page, offLSN))
 }
 
+var errHeaders = errors.New("its header is not that of the page inside")
+
 // verifyOldCompressed expands the page and checks what was inside, since the
 // page as stored has no checksum.
 func (f PageFormat) verifyOldCompressed(page []byte) *ChecksumError {
@@ -185,11 +193,26 @@ func (f PageFormat) verifyOldCompressed(page []byte) *ChecksumError {
 	case err != nil:
 		return &ChecksumError{Problem: "compressed page", Cause: err}
 	}
-	if found := PageNo(buf); found != PageNo(page) {
-		return &ChecksumError{Problem: "page number inside", Found: uint32(found), Want: uint32(PageNo(page))}
+	// The header outside is a copy of the one inside, but for the type.
+	if !bytes.Equal(buf[offPageNo:offType], page[offPageNo:offType]) || SpaceID(buf) != SpaceID(page) {
+		return &ChecksumError{Problem: "compressed page", Cause: errHeaders}
 	}
 	plain := PageFormat{Logical: f.Logical, Physical: f.Logical}
 	return plain.verifyOld(buf)
+}
+
+// verifyOldCryptCompressed checks the encrypted bytes as if the rest of the slot
+// were zero, as it was when the server computed the checksum. A rewritten page
+// that compressed better than before leaves old bytes there, because the server
+// writes only the blocks it needs and does not always punch out the others.
+func (f PageFormat) verifyOldCryptCompressed(page []byte) *ChecksumError {
+	end := min(f.Used(page), len(page)-oldTrailer)
+	sum := crc32.Update(crc(page[offData:end]), castagnoli, zeroPage[:len(page)-oldTrailer-end])
+	want := crc(page[offPageNo:offKeyVersion]) ^ sum
+	if found := u32(page, offCryptSum); found != want {
+		return &ChecksumError{Problem: "checksum of the encrypted page", Found: found, Want: want}
+	}
+	return nil
 }
 
 // Seal writes the copy of the LSN and the checksum that the format wants, after
@@ -242,7 +265,8 @@ func (f PageFormat) PageEncrypted(page []byte) bool {
 }
 
 // Used returns how many bytes at the start of a sound page carry content; the
-// rest of its slot is padding, which the server punches out of the file.
+// rest of its slot is padding, which the server punches out of the file, or
+// leaves as it was: it may be replaced by zeros.
 func (f PageFormat) Used(page []byte) int {
 	if !f.Compressed(page) {
 		return len(page)
@@ -253,6 +277,8 @@ func (f PageFormat) Used(page []byte) int {
 		used, _ = fullSize(page)
 	case Type(page) == TypePageCompressed:
 		used = oldStream + u16(page, offOldLength)
+	default:
+		used = oldCryptedStream + u16(page, offOldLength)
 	}
 	return min(used, len(page))
 }
