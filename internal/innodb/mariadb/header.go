@@ -38,8 +38,6 @@ const (
 	headerCreator = 16
 	headerCrypt   = 48
 	headerCRC     = 508
-
-	creatorSize = headerCrypt - headerCreator
 )
 
 var (

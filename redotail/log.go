@@ -1,0 +1,106 @@
+package redotail
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/xbstream/xbstream/format"
+)
+
+// Piece is a run of whole mini-transactions, verified, with the end markers
+// of a log that never wraps.
+type Piece struct {
+	// LSN is the position of the first byte.
+	LSN  format.LSN
+	Data []byte
+	// Files are the file records in Data, in order. Log sets them; pieces
+	// from Tailer.Next have none.
+	Files []FileRecord
+}
+
+// End is the LSN after the last byte.
+func (p Piece) End() format.LSN { return p.LSN + format.LSN(len(p.Data)) }
+
+// Log is a server's redo log, read while the server writes it. Only one
+// goroutine may use it at a time.
+type Log interface {
+	// Start says where the redo begins, and of what kind it is.
+	Start() format.Redo
+	// Read returns the next piece, which is never empty. Its Data is valid
+	// until the next call. The error is ErrTip when the server has written
+	// nothing more yet, and ErrOverrun or ErrDamaged for good.
+	Read(ctx context.Context) (Piece, error)
+	// Boundary returns the first LSN not below at where a mini-transaction
+	// of the piece ends. at must not be above p.End().
+	Boundary(p Piece, at format.LSN) format.LSN
+	// StartComplete returns the LSN up to which redo must be copied for
+	// recovery to find its start; ok is false as long as that was not read.
+	StartComplete() (lsn format.LSN, ok bool)
+	// Checkpoint returns the server's newest checkpoint LSN seen so far.
+	Checkpoint() format.LSN
+	Close() error
+}
+
+var (
+	// ErrTip means that the end of the log is reached for now.
+	ErrTip = errors.New("end of the redo log reached for now")
+	// ErrOverrun means that the server overwrote redo that was not yet read;
+	// the error is an *OverrunError.
+	ErrOverrun = errors.New("redo lost")
+	// ErrDamaged means that the log holds no valid redo where the server says
+	// it does; the error is a *DamagedError.
+	ErrDamaged = errors.New("redo log damaged")
+	// ErrStuck means that the log did not reach the LSN asked for; the error
+	// is a *StuckError.
+	ErrStuck = errors.New("redo log does not move on")
+	// ErrSpoolFull means that the consumer fell behind by more than memory
+	// and spool file may hold.
+	ErrSpoolFull = errors.New("redo spool is full")
+)
+
+// OverrunError says which redo was lost.
+type OverrunError struct {
+	// Lost is the first LSN that can no longer be read.
+	Lost format.LSN
+	// Checkpoint is the server's newest checkpoint: it had no use any more
+	// for redo below that.
+	Checkpoint format.LSN
+	// Capacity is the size of the log's payload in bytes.
+	Capacity int64
+}
+
+func (e *OverrunError) Error() string {
+	return fmt.Sprintf("%v: the server overwrote its log at LSN %v before it was read (newest checkpoint %v, log holds %d bytes); a larger innodb_log_file_size gives more time",
+		ErrOverrun, e.Lost, e.Checkpoint, e.Capacity)
+}
+
+// Unwrap makes the error match ErrOverrun.
+func (e *OverrunError) Unwrap() error { return ErrOverrun }
+
+// DamagedError says where the log is damaged, and how.
+type DamagedError struct {
+	LSN   format.LSN
+	Cause error
+}
+
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("%v at LSN %v: %v", ErrDamaged, e.LSN, e.Cause)
+}
+
+// Unwrap makes the error match ErrDamaged and its cause.
+func (e *DamagedError) Unwrap() []error { return []error{ErrDamaged, e.Cause} }
+
+// StuckError says how far the log was readable and how far it should have
+// been.
+type StuckError struct {
+	Reached, Wanted format.LSN
+}
+
+func (e *StuckError) Error() string {
+	return fmt.Sprintf("%v: readable up to LSN %v, wanted %v; with innodb_flush_log_at_trx_commit=0 the server writes its log only every innodb_flush_log_at_timeout seconds",
+		ErrStuck, e.Reached, e.Wanted)
+}
+
+// Unwrap makes the error match ErrStuck.
+func (e *StuckError) Unwrap() error { return ErrStuck }
