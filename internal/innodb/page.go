@@ -271,7 +271,7 @@ func (f PageFormat) Used(page []byte) int {
 	if !f.Compressed(page) {
 		return len(page)
 	}
-	used := len(page)
+	var used int
 	switch {
 	case f.FullCRC32:
 		used, _ = fullSize(page)
