@@ -183,8 +183,8 @@ func (s *server) exec(t *testing.T, queries ...string) {
 	}
 }
 
-// run executes a command of the server's packages and returns its output.
-func run(t *testing.T, name string, args ...string) string {
+// command executes a command of the server's packages and returns its output.
+func command(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
@@ -198,7 +198,7 @@ func run(t *testing.T, name string, args ...string) string {
 func installDB(t *testing.T, args ...string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "source")
-	run(t, "mariadb-install-db", append([]string{"--no-defaults", "--user=root", "--datadir=" + dir,
+	command(t, "mariadb-install-db", append([]string{"--no-defaults", "--user=root", "--datadir=" + dir,
 		"--auth-root-authentication-method=normal", "--skip-test-db"}, args...)...)
 	return dir
 }
@@ -229,7 +229,7 @@ func takeBackup(t *testing.T, c peerCase) string {
 		c.during(t, s.db)
 	}
 	target := filepath.Join(t.TempDir(), "backup")
-	run(t, "mariabackup", "--no-defaults", "--backup", "--user=root", "--socket="+s.socket, "--target-dir="+target)
+	command(t, "mariabackup", "--no-defaults", "--backup", "--user=root", "--socket="+s.socket, "--target-dir="+target)
 	l.stop()
 	s.kill()
 	return target

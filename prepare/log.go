@@ -82,8 +82,10 @@ func (l *redoLog) newMTRs(buf []byte) *mtrs {
 	return &mtrs{log: l, buf: buf, base: l.header.FirstLSN}
 }
 
-// rewind starts over, keeping the buffer.
-func (m *mtrs) rewind() { m.base, m.n, m.at = m.log.header.FirstLSN, 0, 0 }
+// fork returns a reader that goes on from the same place in a buffer of its own.
+func (m *mtrs) fork(buf []byte) *mtrs {
+	return &mtrs{log: m.log, buf: buf, base: m.position()}
+}
 
 // position is the LSN of the next mini-transaction.
 func (m *mtrs) position() format.LSN { return m.base + format.LSN(m.at) }

@@ -1,0 +1,400 @@
+package prepare
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/innodb"
+	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
+	"github.com/xbstream/xbstream/prepare/mariadb"
+)
+
+// PageError says at which page recovery failed.
+type PageError struct {
+	// Path is the file, relative to the directory.
+	Path  string
+	Space format.SpaceID
+	Page  format.PageNo
+	// LSN is where the record stands that could not be applied; 0 if it is
+	// the page itself that is wrong.
+	LSN   format.LSN
+	Cause error
+}
+
+func (e *PageError) Error() string {
+	if e.LSN != 0 {
+		return fmt.Sprintf("%s: space %v page %v: redo at LSN %v: %v", e.Path, e.Space, e.Page, e.LSN, e.Cause)
+	}
+	return fmt.Sprintf("%s: space %v page %v: %v", e.Path, e.Space, e.Page, e.Cause)
+}
+
+func (e *PageError) Unwrap() error { return e.Cause }
+
+// window is how many bytes of a file a worker holds at once: a run of
+// neighbouring pages is read, and written, in one go.
+const window = 1 << 20
+
+// task is a number of touched pages of one tablespace, in order.
+type task struct {
+	space *tablespace
+	pages []pageChain
+}
+
+type pageChain struct {
+	key  pageKey
+	head uint32
+}
+
+// applier writes a batch into the pages.
+type applier struct {
+	tree    *tree
+	batch   *batch
+	end     format.LSN // the backup's end
+	applied atomic.Int64
+	read    atomic.Int64
+	written atomic.Int64
+	done    func(pages int)
+}
+
+// apply works the tasks off.
+func (a *applier) apply(ctx context.Context, parallel int, tasks []task) error {
+	g, ctx := errgroup.WithContext(ctx)
+	queue := make(chan task)
+	g.Go(func() error {
+		defer close(queue)
+		for _, t := range tasks {
+			select {
+			case queue <- t:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	})
+	for range parallel {
+		g.Go(func() error {
+			w := &worker{applier: a, buf: make([]byte, window), plain: make([]byte, innodb.MaxPageSize)}
+			for t := range queue {
+				if err := w.apply(t); err != nil {
+					return errors.Join(err, w.close())
+				}
+			}
+			return w.close()
+		})
+	}
+	return g.Wait()
+}
+
+// worker applies tasks one after the other.
+type worker struct {
+	*applier
+	buf, plain []byte
+	file       *os.File
+	path       string
+}
+
+func (w *worker) close() error {
+	if w.file == nil {
+		return nil
+	}
+	err := w.file.Close()
+	w.file, w.path = nil, ""
+	return err
+}
+
+// open makes the file the current one: tasks come in the order of files.
+func (w *worker) open(rel string) error {
+	if w.path == rel {
+		return nil
+	}
+	if err := w.close(); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(w.tree.path(rel), os.O_RDWR|os.O_CREATE, 0o660)
+	if err != nil {
+		return err
+	}
+	w.file, w.path = f, rel
+	return nil
+}
+
+func (w *worker) apply(t task) error {
+	for pages := t.pages; len(pages) > 0; {
+		n := w.neighbours(t.space, pages)
+		if err := w.applyRun(t.space, pages[:n]); err != nil {
+			return err
+		}
+		pages = pages[n:]
+	}
+	w.done(len(t.pages))
+	return nil
+}
+
+// neighbours returns how many of the first pages follow each other in one file
+// and fit into the window.
+func (w *worker) neighbours(t *tablespace, pages []pageChain) int {
+	limit := min(int64(len(pages)), int64(len(w.buf)/t.pages.Physical), t.pagesAfter(pages[0].key.page()))
+	n := 1
+	for int64(n) < limit && pages[n].key == pages[0].key+pageKey(n) {
+		n++
+	}
+	return n
+}
+
+// applyRun reads neighbouring pages, applies what there is for each, and writes
+// those that changed.
+func (w *worker) applyRun(t *tablespace, pages []pageChain) error {
+	i, off := t.file(pages[0].key.page())
+	if err := w.open(t.files[i].path); err != nil {
+		return err
+	}
+	size := t.pages.Physical
+	buf := w.buf[:len(pages)*size]
+	if err := w.readPages(t, pages, buf, off); err != nil {
+		return err
+	}
+	for from, at := 0, 0; at < len(pages); at++ {
+		page := buf[at*size : (at+1)*size : (at+1)*size]
+		changed, err := w.applyPage(t, pages[at], page)
+		if err != nil {
+			return err
+		}
+		to := at + 1
+		if !changed {
+			to = at
+		}
+		if !changed || to == len(pages) {
+			if err := w.writePages(buf[from*size:to*size], off+int64(from*size), to-from); err != nil {
+				return err
+			}
+			from = at + 1
+		}
+	}
+	return nil
+}
+
+// readPages fills buf with the pages as they lie in the file, zero beyond its
+// end. Pages that redo makes anew are not needed: if that is all, nothing is
+// read.
+func (w *worker) readPages(t *tablespace, pages []pageChain, buf []byte, off int64) error {
+	needed := 0
+	for _, p := range pages {
+		if first, _ := w.first(t, p); first != nil && !w.makesPage(first) {
+			needed++
+		}
+	}
+	if needed == 0 {
+		return nil
+	}
+	n, err := w.file.ReadAt(buf, off)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	clear(buf[n:])
+	w.read.Add(int64(needed))
+	return nil
+}
+
+func (w *worker) writePages(buf []byte, off int64, n int) error {
+	if n == 0 {
+		return nil
+	}
+	w.written.Add(int64(n))
+	_, err := w.file.WriteAt(buf, off)
+	return err
+}
+
+// first returns the first run of a page that counts, and the position before
+// which none does.
+func (a *applier) first(t *tablespace, p pageChain) (*run, format.LSN) {
+	before := t.log.voidBefore(p.key)
+	for n := p.head; n != 0; {
+		r := a.batch.run(n)
+		if a.batch.base+format.LSN(r.at) >= before {
+			return r, before
+		}
+		n = r.next
+	}
+	return nil, before
+}
+
+// makesPage says whether a run starts with INIT_PAGE.
+func (a *applier) makesPage(r *run) bool {
+	return redo.RecordType(a.batch.redo[r.at]&0x70) == redo.InitPage
+}
+
+// applyPage brings one page up to date and says whether it changed.
+//
+// Whether a mini-transaction is in the page already is told by the page's LSN
+// as it was before any of them (reference: the server compares the start LSN);
+// a page that redo makes anew needs no such test, the result is the same.
+func (w *worker) applyPage(t *tablespace, p pageChain, page []byte) (changed bool, err error) {
+	r, before := w.first(t, p)
+	if r == nil {
+		return false, nil
+	}
+	fail := func(lsn format.LSN, err error) error {
+		return &PageError{Path: w.path, Space: t.id, Page: p.key.page(), LSN: lsn, Cause: err}
+	}
+	have := format.LSN(0)
+	if !w.makesPage(r) {
+		if err := w.admit(t, p.key.page(), page); err != nil {
+			return false, fail(0, err)
+		}
+		if have = innodb.LSN(page); have > w.end {
+			return false, fail(0, fmt.Errorf("its LSN %v is after the backup's end %v: %w", have, w.end, ErrDamaged))
+		}
+	}
+	target := mariadb.Target{Space: t.id, Page: p.key.page(), Zip: t.pages.Zip}
+	last, records := format.LSN(0), 0
+	for {
+		start := w.batch.base + format.LSN(r.mtr)
+		if at := w.batch.base + format.LSN(r.at); at >= before && start >= have {
+			n, err := mariadb.Apply(page, target, w.batch.redo[r.at:r.end])
+			if err != nil {
+				return false, fail(at, fmt.Errorf("%w: %w", err, ErrDamaged))
+			}
+			records += n
+			last = w.batch.base + format.LSN(r.end)
+		}
+		if r.next == 0 {
+			break
+		}
+		r = w.batch.run(r.next)
+	}
+	if last == 0 {
+		return false, nil
+	}
+	w.applied.Add(int64(records))
+	innodb.SetLSN(page, last)
+	t.pages.Seal(page)
+	if err := t.pages.Verify(page, p.key.page()); err != nil {
+		return false, fail(0, fmt.Errorf("after recovery: %w: %w", err, ErrDamaged))
+	}
+	return true, nil
+}
+
+// admit checks a page as it was copied and expands it if need be.
+func (w *worker) admit(t *tablespace, no format.PageNo, page []byte) error {
+	if err := t.pages.Verify(page, no); err != nil {
+		return fmt.Errorf("%w: %w", err, ErrDamaged)
+	}
+	if innodb.IsZero(page) {
+		return nil
+	}
+	if t.pages.PageEncrypted(page) {
+		return ErrEncrypted
+	}
+	if !t.pages.Compressed(page) {
+		return nil
+	}
+	plain := w.plain[:t.pages.Logical]
+	if err := t.pages.Decompress(plain, page); err != nil {
+		return err
+	}
+	copy(page, plain)
+	return nil
+}
+
+// plan cuts the batch into tasks, in the order of files and pages.
+func (p *preparation) plan(b *batch) ([]task, error) {
+	var pages []pageChain
+	b.pages.all(func(k pageKey, i int) {
+		if c := b.chains[i]; c.head != 0 && !p.redo.voided(k) {
+			pages = append(pages, pageChain{k, c.head})
+		}
+	})
+	slices.SortFunc(pages, func(x, y pageChain) int { return cmp.Compare(x.key, y.key) })
+	var tasks []task
+	for len(pages) > 0 {
+		n := 1
+		for n < len(pages) && pages[n].key.space() == pages[0].key.space() {
+			n++
+		}
+		t, err := p.spaceOf(pages[:n])
+		if err != nil {
+			return nil, err
+		}
+		if t != nil {
+			tasks = appendTasks(tasks, t, pages[:n])
+		}
+		pages = pages[n:]
+	}
+	return tasks, nil
+}
+
+// appendTasks cuts the pages of a tablespace where the window ends.
+func appendTasks(tasks []task, t *tablespace, pages []pageChain) []task {
+	perTask := max(1, window/t.pages.Physical)
+	for part := range slices.Chunk(pages, perTask) {
+		tasks = append(tasks, task{t, part})
+	}
+	return tasks
+}
+
+// spaceOf returns the tablespace of pages that have redo, nil if they are to be
+// left out, or an error if nothing explains that it is not there.
+func (p *preparation) spaceOf(pages []pageChain) (*tablespace, error) {
+	id := pages[0].key.space()
+	t, h := p.tree.spaces[id], p.redo.spaces[id]
+	switch {
+	case t != nil:
+	case h == nil:
+		return nil, fmt.Errorf("redo for space %v, which neither a file nor redo names: %w", id, ErrIncomplete)
+	case h.deleted != 0 && !h.alive, leftover(h.name):
+		p.ignored[id] = h.name
+		return nil, nil
+	default:
+		return nil, fmt.Errorf("%s (space %v): redo has changes to it, and the file is missing: %w", h.name, id, ErrIncomplete)
+	}
+	t.log = h
+	if !t.known {
+		if err := p.learnFormat(t); err != nil {
+			return nil, err
+		}
+	}
+	t.touched = true
+	return t, nil
+}
+
+// learnFormat takes the form of pages from the redo that makes page 0: whatever
+// their size, the header is at its start.
+func (p *preparation) learnFormat(t *tablespace) error {
+	fail := func(err error) error {
+		return fmt.Errorf("%s (space %v): rebuild page 0 from redo: %w", t.files[0].path, t.id, err)
+	}
+	b := &p.redo.batch
+	i, ok := b.pages.get(keyOf(t.id, 0))
+	if !ok || b.chains[i].head == 0 {
+		return fail(fmt.Errorf("no redo for it: %w", ErrIncomplete))
+	}
+	page := make([]byte, innodb.MaxPageSize)
+	r := b.run(b.chains[i].head)
+	if redo.RecordType(b.redo[r.at]&0x70) != redo.InitPage {
+		return fail(fmt.Errorf("its redo does not start with INIT_PAGE: %w", ErrIncomplete))
+	}
+	for n := b.chains[i].head; n != 0; n = r.next {
+		r = b.run(n)
+		if _, err := mariadb.Apply(page, mariadb.Target{Space: t.id}, b.redo[r.at:r.end]); err != nil {
+			return fail(fmt.Errorf("LSN %v: %w: %w", b.base+format.LSN(r.at), err, ErrDamaged))
+		}
+	}
+	var err error
+	if t.pages, err = innodb.ParseFlags(innodb.Flags(page)); err != nil {
+		return fail(fmt.Errorf("%w: %w", err, ErrDamaged))
+	}
+	if c, ok := t.pages.CryptData(page); ok && c.Encrypted() {
+		return fail(ErrEncrypted)
+	}
+	t.known = true
+	return nil
+}

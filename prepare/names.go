@@ -1,0 +1,392 @@
+package prepare
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/xbstream/xbstream/format"
+)
+
+// settleManifest finds the tablespaces of a directory with a manifest. Files
+// bear their final names, and all that exist at the backup's end are there.
+func (tr *tree) settleManifest(m *format.Manifest, spaces map[format.SpaceID]*history, opt Options) error {
+	byPath := make(map[string]*format.File)
+	var system []format.File
+	var names []string
+	for i, f := range m.Files {
+		switch {
+		case f.Kind == format.KindSystem:
+			system = append(system, f)
+		case f.Kind == format.KindTablespace || f.Kind == format.KindUndo:
+			names = append(names, f.Path)
+			byPath[f.Path] = &m.Files[i]
+		}
+	}
+	slices.SortFunc(system, func(a, b format.File) int { return int(int64(a.Space.FirstPage) - int64(b.Space.FirstPage)) })
+	if err := tr.claimSystem(pathsOf(system)); err != nil {
+		return err
+	}
+	for i, f := range tr.spaces[0].files {
+		if err := checkSize(&system[i], f.size, spaces[0]); err != nil {
+			return err
+		}
+	}
+	return tr.readFirstPages(opt.Parallel, names, func(rel string, p firstPage) error {
+		return tr.claimListed(byPath[rel], p, spaces)
+	})
+}
+
+func pathsOf(files []format.File) []string {
+	names := make([]string, len(files))
+	for i, f := range files {
+		names[i] = f.Path
+	}
+	return names
+}
+
+// claimListed checks one file against its entry in the manifest.
+func (tr *tree) claimListed(f *format.File, p firstPage, spaces map[format.SpaceID]*history) error {
+	if f.Space == nil {
+		return fmt.Errorf("%s: %s has no tablespace of %s: %w", manifestName, f.Kind, f.Path, ErrDamaged)
+	}
+	if f.Space.Encrypted {
+		return fmt.Errorf("%s (space %v): %w", f.Path, f.Space.ID, ErrEncrypted)
+	}
+	if !p.written {
+		id := f.Space.ID
+		if id == 0 {
+			id = idOfName(spaces, f.Path)
+		}
+		if h := spaces[id]; id == 0 || f.Kind == format.KindTablespace && (h == nil || !h.created) {
+			return fmt.Errorf("%s (space %v): page 0 was never written and redo does not create it: %w", f.Path, id, ErrIncomplete)
+		}
+		_, err := tr.fresh(id, f.Path)
+		return err
+	}
+	if p.id != f.Space.ID && !(f.Space.Rebuild && f.Space.ID == 0) {
+		return fmt.Errorf("%s: space %v, the manifest says %v: %w", f.Path, p.id, f.Space.ID, ErrDamaged)
+	}
+	if err := checkSize(f, p.size, spaces[p.id]); err != nil {
+		return err
+	}
+	if other := tr.claim(f.Path, p); other != nil {
+		return fmt.Errorf("space %v in two files, %s and %s: %w", p.id, other.files[0].path, f.Path, ErrDamaged)
+	}
+	return nil
+}
+
+// checkSize compares a file with its entry. It may be longer: an interrupted
+// run has let it grow. It may be shorter where redo shrinks it.
+func checkSize(f *format.File, size int64, h *history) error {
+	if size >= f.Size || h != nil && len(h.trims) > 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: %d bytes, the manifest says %d: %w", f.Path, size, f.Size, ErrIncomplete)
+}
+
+// idOfName finds the tablespace that redo last gave a name.
+func idOfName(spaces map[format.SpaceID]*history, rel string) format.SpaceID {
+	var found format.SpaceID
+	for id, h := range spaces {
+		// Ids only grow: of several that had the name, the last one has it.
+		if local, ok := localName(h.name); ok && local == rel && (h.deleted == 0 || h.alive) && id > found {
+			found = id
+		}
+	}
+	return found
+}
+
+// Endings of the files in which mariabackup says what DDL did to tables it had
+// already copied, or not yet.
+const (
+	endNew   = ".new" // complete copy of a table made or renamed meanwhile
+	endDel   = ".del" // the table was dropped
+	endRen   = ".ren" // holds the table's new name
+	endMoved = ".xbstream-moved"
+)
+
+// settleMarkers does what mariabackup's marker files say: drops first, then
+// renames, then new tables, so that every name is free when it is taken. Each
+// marker goes last, and renames pass through names of their own, so that it
+// can be interrupted anywhere.
+func (tr *tree) settleMarkers(rep *Report) error {
+	for _, rel := range tr.glob("*" + endDel) {
+		table := strings.TrimSuffix(rel, endDel) + ".ibd"
+		if err := tr.remove(table); err != nil {
+			return err
+		}
+		rep.Deleted = append(rep.Deleted, table)
+		if err := tr.remove(rel); err != nil {
+			return err
+		}
+	}
+	for _, rel := range tr.glob("*" + endRen) {
+		if err := tr.moveAsideAs(rel, rep); err != nil {
+			return err
+		}
+	}
+	if err := tr.finishMoves(); err != nil {
+		return err
+	}
+	for _, rel := range tr.glob("*" + endNew) {
+		if err := os.Rename(tr.path(rel), tr.path(strings.TrimSuffix(rel, endNew)+".ibd")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// moveAsideAs takes the table of a .ren marker out of the way, under the name
+// it will have.
+func (tr *tree) moveAsideAs(marker string, rep *Report) error {
+	text, err := os.ReadFile(tr.path(marker))
+	if err != nil {
+		return err
+	}
+	to := strings.TrimSpace(string(text))
+	if !strings.HasSuffix(to, ".ibd") {
+		to += ".ibd"
+	}
+	local, ok := localName(to)
+	if !ok {
+		return fmt.Errorf("%s: new name %q: %w", marker, to, ErrDamaged)
+	}
+	from := strings.TrimSuffix(marker, endRen) + ".ibd"
+	if tr.exists(from) {
+		if err := tr.moveAside(from, local, rep); err != nil {
+			return err
+		}
+	}
+	return tr.remove(marker)
+}
+
+func (tr *tree) moveAside(from, to string, rep *Report) error {
+	if err := os.MkdirAll(filepath.Dir(tr.path(to)), 0o700); err != nil {
+		return err
+	}
+	rep.Renamed = append(rep.Renamed, from+" -> "+to)
+	return os.Rename(tr.path(from), tr.path(to+endMoved))
+}
+
+// finishMoves gives the tables that were moved aside their names.
+func (tr *tree) finishMoves() error {
+	for _, rel := range tr.glob("*.ibd" + endMoved) {
+		if err := os.Rename(tr.path(rel), tr.path(strings.TrimSuffix(rel, endMoved))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// glob returns the files of that name in the directories of databases.
+func (tr *tree) glob(pattern string) []string {
+	// The pattern is ours and the directory is escaped by being walked.
+	var out []string
+	entries, _ := os.ReadDir(tr.dir)
+	for _, db := range entries {
+		if !db.IsDir() {
+			continue
+		}
+		files, _ := os.ReadDir(filepath.Join(tr.dir, db.Name()))
+		for _, f := range files {
+			if ok, _ := path.Match(pattern, f.Name()); ok && f.Type().IsRegular() {
+				out = append(out, db.Name()+"/"+f.Name())
+			}
+		}
+	}
+	return out
+}
+
+func (tr *tree) exists(rel string) bool {
+	_, err := os.Lstat(tr.path(rel))
+	return err == nil
+}
+
+func (tr *tree) remove(rel string) error {
+	if err := os.Remove(tr.path(rel)); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	return nil
+}
+
+// settleFound finds the tablespaces of a directory without a manifest, as
+// mariabackup leaves it, and gives them the names redo says they end with.
+func (tr *tree) settleFound(dataFilePath string, spaces map[format.SpaceID]*history, opt Options, rep *Report) error {
+	if err := tr.claimSystem(systemFiles(dataFilePath)); err != nil {
+		return err
+	}
+	if err := tr.claimUndo(); err != nil {
+		return err
+	}
+	names := append(tr.glob("*.ibd"), tr.glob("*.ibd"+endMoved)...)
+	var twins []twin
+	err := tr.readFirstPages(opt.Parallel, names, func(rel string, p firstPage) error {
+		if other := tr.claim(rel, p); other != nil {
+			twins = append(twins, twin{other, rel, p})
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, w := range twins {
+		if err := tr.settleTwin(w, spaces[w.space.id]); err != nil {
+			return err
+		}
+	}
+	if err := tr.settleDeleted(spaces, rep); err != nil {
+		return err
+	}
+	if err := tr.settleRenamed(spaces, rep); err != nil {
+		return err
+	}
+	return tr.settleCreated(spaces)
+}
+
+// twin is a second file with the id of a tablespace: a table that was renamed
+// while it was copied.
+type twin struct {
+	space *tablespace
+	rel   string
+	p     firstPage
+}
+
+// settleTwin keeps the file with the final name. Either will do: redo makes
+// them equal.
+func (tr *tree) settleTwin(w twin, h *history) error {
+	drop := w.rel
+	if final, ok := finalName(h); ok && final == w.rel {
+		drop = w.space.files[0].path
+		w.space.files[0] = dataFile{path: w.rel, size: w.p.size}
+	}
+	return tr.remove(drop)
+}
+
+// finalName is the name redo says a tablespace ends with.
+func finalName(h *history) (string, bool) {
+	if h == nil || !h.renamed {
+		return "", false
+	}
+	return localName(h.name)
+}
+
+// settleDeleted removes the files of dropped tables. A table whose .frm exists
+// was imported under the id it had (DISCARD logs FILE_DELETE, IMPORT nothing),
+// unless another tablespace has the name now.
+func (tr *tree) settleDeleted(spaces map[format.SpaceID]*history, rep *Report) error {
+	taken := map[string]bool{}
+	for _, h := range spaces {
+		if name, ok := finalName(h); ok && h.alive {
+			taken[name] = true
+		}
+	}
+	for id, h := range spaces {
+		t := tr.spaces[id]
+		if t == nil || h.deleted == 0 || h.alive {
+			continue
+		}
+		if name, ok := localName(h.name); ok && !taken[name] && tr.hasDefinition(name) {
+			continue
+		}
+		if err := tr.remove(t.files[0].path); err != nil {
+			return err
+		}
+		rep.Deleted = append(rep.Deleted, t.files[0].path)
+		delete(tr.spaces, id)
+	}
+	return nil
+}
+
+// hasDefinition says whether a table's .frm exists; those of partitions belong
+// to the table before the #P#.
+func (tr *tree) hasDefinition(rel string) bool {
+	base := strings.TrimSuffix(strings.TrimSuffix(rel, endMoved), ".ibd")
+	if i := strings.Index(strings.ToLower(base), "#p#"); i > 0 {
+		base = base[:i]
+	}
+	return !strings.Contains(base, "/#sql") && tr.exists(base+".frm")
+}
+
+func (tr *tree) settleRenamed(spaces map[format.SpaceID]*history, rep *Report) error {
+	for id, h := range spaces {
+		t := tr.spaces[id]
+		final, ok := finalName(h)
+		if t == nil || !ok || t.files[0].path == final {
+			continue
+		}
+		if strings.HasSuffix(t.files[0].path, endMoved) {
+			continue // an interrupted run got so far
+		}
+		if err := tr.moveAside(t.files[0].path, final, rep); err != nil {
+			return err
+		}
+		t.files[0].path = final
+	}
+	for _, t := range tr.spaces {
+		t.files[0].path = strings.TrimSuffix(t.files[0].path, endMoved)
+	}
+	return tr.finishMoves()
+}
+
+// settleCreated makes room for tablespaces that only redo knows. One that has
+// only a mention is missing; applying tells whether that matters.
+func (tr *tree) settleCreated(spaces map[format.SpaceID]*history) error {
+	for id, h := range spaces {
+		if tr.spaces[id] != nil || !h.created || h.deleted != 0 && !h.alive {
+			continue
+		}
+		name, ok := localName(h.name)
+		if !ok {
+			return fmt.Errorf("space %v: name %q in redo: %w", id, h.name, ErrDamaged)
+		}
+		if _, err := tr.fresh(id, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var undoName = regexp.MustCompile(`^undo(\d{3})$`)
+
+// claimUndo finds the undo tablespaces. One whose page 0 was not written was
+// being made anew; ids follow the numbers in the names.
+func (tr *tree) claimUndo() error {
+	entries, err := os.ReadDir(tr.dir)
+	if err != nil {
+		return err
+	}
+	offset, unwritten := 0, map[string]int{}
+	for _, e := range entries {
+		match := undoName.FindStringSubmatch(e.Name())
+		if match == nil {
+			continue
+		}
+		var n int
+		fmt.Sscanf(match[1], "%d", &n)
+		p, err := tr.readFirstPage(e.Name())
+		if err != nil {
+			return err
+		}
+		if !p.written {
+			unwritten[e.Name()] = n
+			continue
+		}
+		offset = int(p.id) - n
+		if other := tr.claim(e.Name(), p); other != nil {
+			return fmt.Errorf("space %v in two files, %s and %s: %w", p.id, other.files[0].path, e.Name(), ErrDamaged)
+		}
+	}
+	for name, n := range unwritten {
+		t, err := tr.fresh(format.SpaceID(n+offset), name)
+		if err != nil {
+			return err
+		}
+		t.pages, t.known = tr.spaces[0].pages, true // always alike
+	}
+	return nil
+}

@@ -1,0 +1,444 @@
+package prepare
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/innodb"
+	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
+)
+
+// preparation is one Run.
+type preparation struct {
+	dir    string
+	opt    Options
+	origin *origin
+	log    *redoLog
+	redo   *gatherer
+	tree   *tree
+	end    format.LSN // where the redo ends
+	// ignored are the names of tablespaces whose redo was left out.
+	ignored map[format.SpaceID]string
+	rep     Report
+}
+
+// Run recovers the backup in dir in place. See the package comment for what a
+// nil error proves. Errors wrap ErrNotBackup, ErrIncomplete, ErrDamaged or
+// ErrEncrypted where one of them is the reason; a *PageError names the page.
+func Run(ctx context.Context, dir string, opt Options) (Report, error) {
+	p := &preparation{dir: dir, opt: opt.withDefaults(), ignored: map[format.SpaceID]string{}}
+	var err error
+	if p.origin, err = readOrigin(dir); err != nil {
+		return p.rep, fmt.Errorf("prepare %s: %w", dir, err)
+	}
+	p.rep.EndLSN = p.origin.endLSN
+	if p.origin.prepared() {
+		p.rep.AlreadyPrepared = true
+		return p.rep, nil
+	}
+	if err := p.run(ctx); err != nil {
+		return p.rep, fmt.Errorf("prepare %s: %w", dir, err)
+	}
+	return p.rep, nil
+}
+
+func (p *preparation) run(ctx context.Context) error {
+	var err error
+	if p.log, err = openRedo(p.dir); err != nil {
+		return err
+	}
+	defer p.log.Close()
+	if err := p.checkLog(); err != nil {
+		return err
+	}
+	more, err := p.scan(ctx)
+	if err != nil {
+		return err
+	}
+	if err := p.settle(); err != nil {
+		return err
+	}
+	if err := p.applyAll(ctx, more); err != nil {
+		return err
+	}
+	if err := p.finishSizes(); err != nil {
+		return err
+	}
+	if p.opt.Verify {
+		if err := p.verify(ctx); err != nil {
+			return err
+		}
+	}
+	return p.publish()
+}
+
+// checkLog refuses logs that are not what a backup leaves.
+func (p *preparation) checkLog() error {
+	l := p.log
+	p.rep.CheckpointLSN = l.start.LSN
+	if l.header.Encrypted() {
+		return fmt.Errorf("%s: %w", redoName, ErrEncrypted)
+	}
+	if !l.linear() {
+		return fmt.Errorf("%s: created by %q and in use since, not a backup's: %w", redoName, l.header.Creator, ErrNotBackup)
+	}
+	if m := p.origin.manifest; m != nil && l.start.LSN > m.Backup.Redo.CheckpointLSN && !p.minimal() {
+		return fmt.Errorf("%s: starts at LSN %v, the backup at %v: %w", redoName, l.start.LSN, m.Backup.Redo.CheckpointLSN, ErrIncomplete)
+	}
+	return nil
+}
+
+// minimal says that the log is the one publish leaves: an earlier run got that
+// far, and data files are done.
+func (p *preparation) minimal() bool {
+	return p.log.payload == minimalPayload && p.log.end() >= p.origin.endLSN
+}
+
+const minimalPayload = 16 // one FILE_CHECKPOINT
+
+// scan reads the log to its end and keeps the first batch; more says that there
+// is redo behind it.
+func (p *preparation) scan(ctx context.Context) (more bool, err error) {
+	progress := p.progress("read redo", p.log.payload)
+	p.redo = &gatherer{
+		limit:  p.opt.Memory - reserved(p.opt),
+		spaces: map[format.SpaceID]*history{},
+		whole:  completeness{start: p.log.start, want: p.origin.endLSN},
+		progress: func(n int64) {
+			p.rep.RedoBytes += n
+			progress(n)
+		},
+	}
+	// The buffer is address space until redo fills it.
+	size := min(p.log.payload, p.redo.limit, maxBatch)
+	p.redo.mtrs = p.log.newMTRs(make([]byte, max(size, 2*redo.MaxMTR)))
+	until := p.until()
+	more, err = p.redo.next(until)
+	p.end = p.redo.mtrs.position()
+	if err == nil && more {
+		p.end, err = p.redo.survey(until)
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return false, err
+	}
+	p.redo.surveyed, p.redo.progress = true, nil
+	p.rep.EndLSN, p.rep.Records = p.end, p.redo.records
+	return more, errors.Join(p.redo.whole.check(p.end), ctx.Err())
+}
+
+// until is the LSN to stop at: the backup's end, or what an earlier run made
+// of it.
+func (p *preparation) until() format.LSN {
+	if p.minimal() {
+		return p.log.end()
+	}
+	return p.origin.endLSN
+}
+
+// reserved is the part of Options.Memory that workers take.
+func reserved(opt Options) int64 { return min(int64(opt.Parallel)*(window+256<<10), opt.Memory/2) }
+
+// settle finds out which file is which tablespace.
+func (p *preparation) settle() error {
+	p.tree = newTree(p.dir, p.origin.server.PageSize)
+	if m := p.origin.manifest; m != nil {
+		return p.tree.settleManifest(m, p.redo.spaces, p.opt)
+	}
+	if err := p.tree.settleMarkers(&p.rep); err != nil {
+		return err
+	}
+	return p.tree.settleFound(p.origin.server.DataFilePath, p.redo.spaces, p.opt, &p.rep)
+}
+
+// applyAll applies the first batch and, if there are more, the others.
+func (p *preparation) applyAll(ctx context.Context, more bool) error {
+	if err := p.trimSpaces(); err != nil {
+		return err
+	}
+	for {
+		if err := p.applyBatch(ctx); err != nil {
+			return err
+		}
+		if !more {
+			break
+		}
+		var err error
+		if more, err = p.redo.next(p.end); err != nil {
+			return err
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(p.ignored)) {
+		p.rep.Ignored = append(p.rep.Ignored, p.ignored[id])
+	}
+	return nil
+}
+
+func (p *preparation) applyBatch(ctx context.Context) error {
+	b := &p.redo.batch
+	tasks, err := p.plan(b)
+	if err != nil {
+		return err
+	}
+	total := 0
+	for _, t := range tasks {
+		total += len(t.pages)
+	}
+	progress := p.progress("apply redo", int64(total))
+	a := &applier{tree: p.tree, batch: b, end: p.end, done: func(n int) { progress(int64(n)) }}
+	if err := a.apply(ctx, p.opt.Parallel, tasks); err != nil {
+		return err
+	}
+	p.rep.Batches++
+	p.rep.PagesTouched += int64(total)
+	p.rep.Applied += a.applied.Load()
+	p.rep.PagesRead += a.read.Load()
+	p.rep.PagesWritten += a.written.Load()
+	return nil
+}
+
+// progress returns a function that adds to what is done in a stage.
+func (p *preparation) progress(stage string, total int64) func(n int64) {
+	var mu sync.Mutex
+	var done, shown int64
+	step := total/200 + 1
+	return func(n int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		if done += n; done >= shown || done == total {
+			shown = done + step
+			p.opt.Progress(stage, done, total)
+		}
+	}
+}
+
+// trimSpaces shortens tablespaces that redo shrank. All pages in use behind
+// the cut are made anew by later redo, so that doing it again does no harm.
+func (p *preparation) trimSpaces() error {
+	for id, h := range p.redo.spaces {
+		t := p.tree.spaces[id]
+		if t == nil || len(h.trims) == 0 {
+			continue
+		}
+		t.touched = true
+		cut := h.trims[len(h.trims)-1]
+		i, off := t.file(cut.page)
+		if i != len(t.files)-1 {
+			return fmt.Errorf("%s: redo at LSN %v cuts it at page %v, which is not in the last file: %w", t, cut.at, cut.page, ErrDamaged)
+		}
+		if t.files[i].size <= off && id == 0 {
+			continue
+		}
+		if err := p.resize(t.files[i].path, off); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *preparation) resize(rel string, size int64) error {
+	f, err := os.OpenFile(p.tree.path(rel), os.O_RDWR|os.O_CREATE, 0o660)
+	if err != nil {
+		return err
+	}
+	if err := f.Truncate(size); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}
+
+// finishSizes lets the files of touched tablespaces reach the size page 0 gives
+// them. They may be longer, and stay so: the server makes files larger than
+// it uses.
+func (p *preparation) finishSizes() error {
+	for _, t := range p.tree.spaces {
+		if !t.touched {
+			continue
+		}
+		if err := p.finishSize(t); err != nil {
+			return err
+		}
+		if t.fresh {
+			p.rep.Rebuilt = append(p.rep.Rebuilt, t.files[0].path)
+		}
+	}
+	slices.Sort(p.rep.Rebuilt)
+	return nil
+}
+
+func (p *preparation) finishSize(t *tablespace) error {
+	head := make([]byte, innodb.HeaderSize)
+	f, err := os.Open(p.tree.path(t.files[0].path))
+	if err != nil {
+		return err
+	}
+	_, err = f.ReadAt(head, 0)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("%s: page 0: %w", t, err)
+	}
+	if id := innodb.FSPSpaceID(head); id != t.id {
+		return fmt.Errorf("%s: page 0 says space %v: %w", t, id, ErrDamaged)
+	}
+	last := t.files[len(t.files)-1]
+	pages := int64(innodb.FSPSize(head)) - int64(last.first)
+	// The server rounds down too: the pages behind are not in use.
+	want := pages * int64(t.pages.Physical) &^ 4095
+	st, err := os.Stat(p.tree.path(last.path))
+	if err != nil || st.Size() >= want {
+		return err
+	}
+	return p.resize(last.path, want)
+}
+
+// publish makes the result durable and says that the directory is prepared, in
+// an order that holds at any moment: data first, then the log that says they
+// are up to date, then the state.
+func (p *preparation) publish() error {
+	if err := p.syncData(); err != nil {
+		return err
+	}
+	creator := redo.BackupCreator(p.log.header.Creator)
+	if !p.minimal() {
+		content := redo.MinimalLog(p.end-minimalPayload, creator)
+		if err := replaceFile(filepath.Join(p.dir, redoName), content); err != nil {
+			return err
+		}
+	}
+	return p.origin.markPrepared(p.dir)
+}
+
+// syncData makes every file that was written durable, and the names.
+func (p *preparation) syncData() error {
+	var g errgroup.Group
+	g.SetLimit(8 * p.opt.Parallel)
+	dirs := map[string]bool{p.dir: true}
+	for _, t := range p.tree.spaces {
+		if !t.touched {
+			continue
+		}
+		for _, f := range t.files {
+			path := p.tree.path(f.path)
+			dirs[filepath.Dir(path)] = true
+			g.Go(func() error { return syncFile(path) })
+		}
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, change := range [][]string{p.rep.Deleted, p.rep.Renamed} {
+		for _, rel := range change {
+			dirs[filepath.Dir(p.tree.path(rel))] = true
+		}
+	}
+	for dir := range dirs {
+		if err := syncDir(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+func syncFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// verify reads every page of every tablespace: sound, and not newer than the
+// end LSN.
+func (p *preparation) verify(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(p.opt.Parallel)
+	var mu sync.Mutex
+	for _, t := range p.tree.spaces {
+		if !t.known {
+			continue
+		}
+		skip := p.doublewrite(t)
+		for i := range t.files {
+			g.Go(func() error {
+				n, err := p.verifyFile(ctx, t, i, skip)
+				mu.Lock()
+				p.rep.PagesVerified += n
+				mu.Unlock()
+				return err
+			})
+		}
+	}
+	return g.Wait()
+}
+
+// doublewrite returns the pages of the system tablespace that hold copies of
+// other pages.
+func (p *preparation) doublewrite(t *tablespace) func(format.PageNo) bool {
+	none := func(format.PageNo) bool { return false }
+	if t.id != 0 {
+		return none
+	}
+	f, err := os.Open(p.tree.path(t.files[0].path))
+	if err != nil {
+		return none
+	}
+	defer f.Close()
+	page := make([]byte, t.pages.Physical)
+	if _, err := f.ReadAt(page, int64(innodb.TrxSysPage)*int64(len(page))); err != nil {
+		return none
+	}
+	r, ok := t.pages.DoublewriteRange(page)
+	if !ok {
+		return none
+	}
+	return func(no format.PageNo) bool { return r[0].Contains(no) || r[1].Contains(no) }
+}
+
+func (p *preparation) verifyFile(ctx context.Context, t *tablespace, i int, skip func(format.PageNo) bool) (n int64, err error) {
+	file := t.files[i]
+	f, err := os.Open(p.tree.path(file.path))
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	size := t.pages.Physical
+	buf := make([]byte, window)
+	for no := file.first; ; {
+		got, err := io.ReadFull(f, buf)
+		for at := 0; at+size <= got; at += size {
+			page := buf[at : at+size]
+			if !skip(no) {
+				if err := p.verifyPage(t, file.path, no, page); err != nil {
+					return n, err
+				}
+				n++
+			}
+			no++
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return n, nil
+		}
+		if err = errors.Join(err, ctx.Err()); err != nil {
+			return n, err
+		}
+	}
+}
+
+func (p *preparation) verifyPage(t *tablespace, path string, no format.PageNo, page []byte) error {
+	if err := t.pages.Verify(page, no); err != nil {
+		return &PageError{Path: path, Space: t.id, Page: no, Cause: fmt.Errorf("%w: %w", err, ErrDamaged)}
+	}
+	if lsn := innodb.LSN(page); lsn > p.end {
+		return &PageError{Path: path, Space: t.id, Page: no, Cause: fmt.Errorf("its LSN %v is after the backup's end %v: %w", lsn, p.end, ErrDamaged)}
+	}
+	return nil
+}
