@@ -1,0 +1,217 @@
+package server
+
+import (
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Layout is where a server keeps what, and how, by its own variables. Paths are
+// absolute and clean; an empty one is not used by the server. They are paths on
+// the server's host, as the server's process sees them.
+type Layout struct {
+	Dialect string // the Dialect's name
+	Identity
+	// Hostname, Port and Socket are where the server says it is.
+	Hostname string
+	Port     int
+	Socket   string
+	ServerID uint32
+	// ServerUUID is the server's identity: server_uid or server_uuid.
+	ServerUUID string
+	// Started is when the server process began, to the second.
+	Started time.Time
+
+	DataDir             string
+	LowerCaseTableNames int
+	TmpDirs             []string
+	PidFile             string
+	LogError            string // empty: standard error
+	GeneralLog          string
+	SlowLog             string
+
+	InnoDB InnoDB
+	// AriaLogDir is empty in a family without Aria.
+	AriaLogDir string
+	// MyISAMMmap says that MyISAM writes through a mapping.
+	MyISAMMmap bool
+
+	// BinlogOn says that the binary log is on; BinlogBase is its path without
+	// number, BinlogIndex the list of its files.
+	BinlogOn    bool
+	BinlogBase  string
+	BinlogIndex string
+	// RelayBase is the relay log's path without number. Replication can have
+	// more relay logs, one for each named connection.
+	RelayBase string
+
+	// Variables holds all global variables by name, for what has no field.
+	Variables map[string]string
+}
+
+// InnoDB is the part of a Layout that recovery needs.
+type InnoDB struct {
+	// DataHome is the directory of relative data files.
+	DataHome string
+	// DataFilePath is innodb_data_file_path as written; DataFiles is what it
+	// says.
+	DataFilePath string
+	DataFiles    []DataFile
+	// TempFiles is innodb_temp_data_file_path, never copied.
+	TempFiles []DataFile
+
+	UndoDir         string
+	UndoTablespaces int
+	LogDir          string
+	// LogFileSize and PageSize are in bytes.
+	LogFileSize       int64
+	PageSize          int
+	ChecksumAlgorithm string
+	CompressionLevel  int
+	// FlushLogAtTrxCommit and FlushLogTimeout say how long redo may stay in
+	// the server's memory: with 0 up to the timeout, otherwise until the next
+	// commit or FlushLogs.
+	FlushLogAtTrxCommit int
+	FlushLogTimeout     time.Duration
+	EncryptLog          bool
+	// LogArchive says that the log is kept in the form of MariaDB 13.0's
+	// innodb_log_archive.
+	LogArchive bool
+}
+
+// DataFile is one file of a system or temporary tablespace.
+type DataFile struct {
+	// Path is absolute and clean.
+	Path string
+	// Size is the size asked for in bytes; an autoextend file may be larger.
+	Size       int64
+	Autoextend bool
+	// Max is the limit of an autoextend file in bytes, 0 for none.
+	Max int64
+}
+
+// ParseDataFiles reads innodb_data_file_path: name:size[:autoextend[:max:size]]
+// with semicolons between. Relative names are below home. Raw devices are
+// ErrUnsupported.
+func ParseDataFiles(spec, home string) ([]DataFile, error) {
+	var files []DataFile
+	for part := range strings.SplitSeq(spec, ";") {
+		if part == "" {
+			continue
+		}
+		f, err := parseDataFile(part, home)
+		if err != nil {
+			return nil, &Error{Kind: ErrUnsupported, Op: fmt.Sprintf("read innodb_data_file_path %q", spec), Err: err}
+		}
+		files = append(files, f)
+	}
+	if len(files) == 0 {
+		return nil, Unsupported("read innodb_data_file_path: no file in %q", spec)
+	}
+	return files, nil
+}
+
+func parseDataFile(part, home string) (DataFile, error) {
+	words := strings.Split(part, ":")
+	if len(words) < 2 {
+		return DataFile{}, fmt.Errorf("no size in %q", part)
+	}
+	size, err := parseSize(words[1])
+	if err != nil {
+		return DataFile{}, err
+	}
+	f := DataFile{Path: below(home, words[0]), Size: size}
+	switch rest := words[2:]; {
+	case len(rest) == 0:
+	case rest[0] == "autoextend" && len(rest) == 1:
+		f.Autoextend = true
+	case rest[0] == "autoextend" && len(rest) == 3 && rest[1] == "max":
+		f.Autoextend = true
+		f.Max, err = parseSize(rest[2])
+	default:
+		// newraw and raw are devices; nothing else is known.
+		err = fmt.Errorf("%q is not supported", strings.Join(rest, ":"))
+	}
+	return f, err
+}
+
+// parseSize reads a number of bytes with K, M or G behind it.
+func parseSize(s string) (int64, error) {
+	shift := 0
+	digits := s
+	if s != "" {
+		switch s[len(s)-1] {
+		case 'k', 'K':
+			shift, digits = 10, s[:len(s)-1]
+		case 'm', 'M':
+			shift, digits = 20, s[:len(s)-1]
+		case 'g', 'G':
+			shift, digits = 30, s[:len(s)-1]
+		}
+	}
+	n, err := strconv.ParseUint(digits, 10, 62-shift)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a size", s)
+	}
+	return int64(n) << shift, nil
+}
+
+// below joins a path of a variable to the directory it is relative to.
+func below(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path)
+	}
+	return filepath.Join(dir, path)
+}
+
+// Variables reads global variables into a Layout's types. The first value that
+// cannot be read is kept in Err.
+type Variables struct {
+	Values map[string]string
+	// Dir is the directory relative paths are below.
+	Dir string
+	Err error
+}
+
+// Text returns a variable, empty where the server does not have it.
+func (v *Variables) Text(name string) string { return v.Values[name] }
+
+// Path returns a path made absolute, empty where the variable is.
+func (v *Variables) Path(name string) string {
+	if v.Values[name] == "" {
+		return ""
+	}
+	return below(v.Dir, v.Values[name])
+}
+
+// PathOrDir is Path with the data directory in place of an empty one.
+func (v *Variables) PathOrDir(name string) string {
+	if p := v.Path(name); p != "" {
+		return p
+	}
+	return filepath.Clean(v.Dir)
+}
+
+// Int returns a number, 0 where the server does not have the variable.
+func (v *Variables) Int(name string) int64 {
+	text, ok := v.Values[name]
+	if !ok {
+		return 0
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil && v.Err == nil {
+		v.Err = Unsupported("read the server's variable %s: %q is not a number", name, text)
+	}
+	return n
+}
+
+// On returns a switch, off where the server does not have the variable.
+func (v *Variables) On(name string) bool {
+	switch v.Values[name] {
+	case "ON", "1", "YES":
+		return true
+	}
+	return false
+}

@@ -1,0 +1,322 @@
+package server_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/xbstream/xbstream/server"
+)
+
+// steps are the stages in order, by the names the server has for them.
+func steps(b server.Backup) []struct {
+	name string
+	take func(context.Context) error
+} {
+	return []struct {
+		name string
+		take func(context.Context) error
+	}{
+		{"START", func(context.Context) error { return nil }},
+		{"FLUSH", b.Flush},
+		{"BLOCK_DDL", b.BlockDDL},
+		{"BLOCK_COMMIT", b.BlockCommit},
+	}
+}
+
+// P6: the stages block what they say, from when they are granted until End.
+func TestStagesLock(t *testing.T) {
+	s := open(t, real.backupAccount(t))
+	b := begin(t, s)
+	real.exec(t, "CREATE OR REPLACE TABLE mysql.xb_my (a INT) ENGINE=MyISAM",
+		"CREATE OR REPLACE TABLE mysql.xb_inno (a INT) ENGINE=InnoDB")
+	other := real.session(t)
+	statements := []string{
+		"INSERT INTO mysql.xb_my VALUES (1)",
+		"CREATE OR REPLACE TABLE mysql.xb_ddl (a INT)",
+		"INSERT INTO mysql.xb_inno VALUES (1)",
+	}
+	want := map[string]string{
+		"START": "[false false false]", "FLUSH": "[true false false]",
+		"BLOCK_DDL": "[true true false]", "BLOCK_COMMIT": "[true true true]",
+	}
+	for _, s := range steps(b) {
+		all(t, s.take)
+		var got []bool
+		for _, q := range statements {
+			got = append(got, blocked(t, other, q))
+		}
+		if fmt.Sprint(got) != want[s.name] {
+			t.Errorf("in stage %s: blocked are %v, want %s", s.name, got, want[s.name])
+		}
+	}
+	all(t, b.FlushLogs, b.End)
+	for _, q := range statements {
+		if blocked(t, other, q) {
+			t.Errorf("after End: %s is blocked", q)
+		}
+	}
+	run(t, other, "DROP TABLE mysql.xb_my, mysql.xb_inno, mysql.xb_ddl")
+	if got := fmt.Sprint(names(b.Stages())); got != "[START FLUSH BLOCK_DDL BLOCK_COMMIT]" {
+		t.Errorf("stages are %s", got)
+	}
+	held := b.Stages()[2].Held + b.Stages()[3].Held
+	if got := b.LockSeconds(); got <= 0 || got-held > 1e-6 || held-got > 1e-6 {
+		t.Errorf("LockSeconds is %v, the stages' sum %v", got, held)
+	}
+	if b.Err() != nil {
+		t.Error(b.Err())
+	}
+	if err := b.Flush(t.Context()); err == nil {
+		t.Error("a stage was granted after End")
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	real.free(t, s)
+}
+
+// P6: a killed lock connection ends the backup, whatever stage it is in.
+func TestKilledLockConnectionIsNoticed(t *testing.T) {
+	for at, stage := range []string{"START", "FLUSH", "BLOCK_DDL", "BLOCK_COMMIT"} {
+		t.Run(stage, func(t *testing.T) {
+			s := open(t, real.backupAccount(t))
+			b := begin(t, s)
+			for _, s := range steps(b)[:at+1] {
+				all(t, s.take)
+			}
+			real.exec(t, "KILL CONNECTION "+holder(t))
+			err := lostSoon(t, b)
+			if !errors.Is(err, server.ErrLockLost) {
+				t.Fatalf("got %v, want ErrLockLost", err)
+			}
+			contains(t, err, "in stage "+stage)
+			for name, step := range map[string]func(context.Context) error{"BlockCommit": b.BlockCommit, "FlushLogs": b.FlushLogs, "End": b.End} {
+				if got := step(t.Context()); got != err {
+					t.Errorf("%s after the loss: %v", name, got)
+				}
+			}
+			if _, got := b.Position(t.Context()); got != err {
+				t.Errorf("Position after the loss: %v", got)
+			}
+			real.free(t, s)
+		})
+	}
+}
+
+// holder is the number of the lock connection: the one that the watching
+// connection asks for from now on, by the server's general log.
+func holder(t *testing.T) string {
+	t.Helper()
+	log := real.path("data/queries.log")
+	st, err := os.Stat(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := regexp.MustCompile(`PROCESSLIST WHERE ID=(\d+)\n`)
+	var found [][]byte
+	eventually(t, "the lock connection is looked for", func() bool {
+		text, err := os.ReadFile(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = asked.FindSubmatch(text[st.Size():])
+		return found != nil
+	})
+	return string(found[1])
+}
+
+// The first of End and the watch to see a dead connection fails the backup.
+func TestEndProvesTheLock(t *testing.T) {
+	s := open(t, real.backupAccount(t))
+	b := begin(t, s)
+	all(t, b.Flush)
+	id := holder(t)
+	all(t, b.BlockDDL)
+	real.exec(t, "KILL CONNECTION "+id)
+	if err := b.End(t.Context()); !errors.Is(err, server.ErrLockLost) {
+		t.Errorf("got %v, want ErrLockLost", err)
+	}
+	real.free(t, s)
+}
+
+// P6: a lock that is not granted is given up, with all that was held.
+func TestLockTimeout(t *testing.T) {
+	real.exec(t, "CREATE OR REPLACE TABLE mysql.xb_busy (a INT) ENGINE=InnoDB", "INSERT INTO mysql.xb_busy VALUES (1)")
+	defer real.exec(t, "DROP TABLE mysql.xb_busy")
+	for name, tt := range map[string]struct {
+		block  func(t *testing.T)
+		blames string
+	}{
+		"lock tables": {func(t *testing.T) { run(t, real.session(t), "LOCK TABLES mysql.xb_busy WRITE") }, "LOCK TABLES"},
+		"running DDL": {runningDDL, "CREATE TABLE"},
+	} {
+		for _, stage := range []string{"START", "BLOCK_DDL"} {
+			t.Run(name+" at "+stage, func(t *testing.T) {
+				c := real.backupAccount(t)
+				c.LockTimeout = time.Second
+				s := open(t, c)
+				// t of the subtest: the blocking sessions end with it.
+				t.Run("blocked", func(t *testing.T) {
+					began := time.Now()
+					b, err := blockedAt(t, s, stage, tt.block)
+					if !errors.Is(err, server.ErrLockTimeout) {
+						t.Fatalf("got %v after %s, want ErrLockTimeout", err, time.Since(began))
+					}
+					contains(t, err, "take lock "+stage, "not granted within 1s", tt.blames)
+					if b == nil {
+						return
+					}
+					if got := b.End(t.Context()); got != err {
+						t.Errorf("End says %v", got)
+					}
+					if lost := lostSoon(t, b); lost != err {
+						t.Errorf("Err says %v", lost)
+					}
+				})
+				real.free(t, s)
+			})
+		}
+	}
+}
+
+func blockedAt(t *testing.T, s server.Server, stage string, block func(*testing.T)) (server.Backup, error) {
+	t.Helper()
+	if stage == "START" {
+		block(t)
+		_, err := s.Begin(t.Context())
+		return nil, err
+	}
+	b := begin(t, s)
+	all(t, b.Flush)
+	block(t)
+	return b, b.BlockDDL(t.Context())
+}
+
+// runningDDL leaves a CREATE TABLE that takes long. (A statement that waits for
+// a table, or an ALTER TABLE that copies one, lets backups pass.)
+func runningDDL(t *testing.T) {
+	t.Helper()
+	ddl := real.session(t)
+	const q = "CREATE TABLE mysql.xb_long AS SELECT SLEEP(60)"
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ddl.ExecContext(context.Background(), q)
+	}()
+	id := real.waiting(t, q)
+	t.Cleanup(func() {
+		real.root.Exec("KILL CONNECTION " + id)
+		<-done
+		eventually(t, q+" is over", func() bool {
+			var n int
+			err := real.root.QueryRow("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID=" + id).Scan(&n)
+			return err == nil && n == 0
+		})
+	})
+}
+
+func TestSecondBackupWaitsItsTurn(t *testing.T) {
+	c := real.backupAccount(t)
+	c.LockTimeout = time.Second
+	s := open(t, c)
+	first := begin(t, s)
+	if _, err := s.Begin(t.Context()); !errors.Is(err, server.ErrLockTimeout) {
+		t.Fatalf("got %v, want ErrLockTimeout", err)
+	}
+	all(t, first.Flush, first.End)
+	real.free(t, s)
+}
+
+// The contexts of Begin and of a step both release, waiting or not.
+func TestCancelledContextReleases(t *testing.T) {
+	for _, which := range []string{"step waits", "begin waits", "begin idle", "close idle", "close waits", "killed waits"} {
+		t.Run(which, func(t *testing.T) {
+			c := real.backupAccount(t)
+			s := open(t, c)
+			life, endLife := context.WithCancel(t.Context())
+			defer endLife()
+			b, err := s.Begin(life)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer b.Close()
+			all(t, b.Flush)
+			step, endStep := context.WithCancel(t.Context())
+			defer endStep()
+			done := make(chan error, 1)
+			unblock := func() {}
+			if strings.HasSuffix(which, "waits") {
+				real.exec(t, "CREATE OR REPLACE TABLE mysql.xb_busy (a INT)")
+				busy := real.session(t)
+				run(t, busy, "LOCK TABLES mysql.xb_busy WRITE")
+				unblock = func() {
+					run(t, busy, "UNLOCK TABLES")
+					run(t, busy, "DROP TABLE mysql.xb_busy")
+				}
+				go func() { done <- b.BlockDDL(step) }()
+				id := real.waiting(t, "BACKUP STAGE BLOCK_DDL")
+				if which == "killed waits" {
+					real.exec(t, "KILL QUERY "+id)
+				}
+			} else {
+				all(t, b.BlockDDL)
+				close(done)
+			}
+			switch strings.Fields(which)[0] {
+			case "step":
+				endStep()
+			case "begin":
+				endLife()
+			case "close":
+				b.Close()
+			}
+			lost := lostSoon(t, b)
+			if err := <-done; strings.HasSuffix(which, "waits") && (err == nil || err != lost) {
+				t.Errorf("the step says %v, Err %v", err, lost)
+			}
+			if cancelled := !strings.HasPrefix(which, "close") && !strings.HasPrefix(which, "killed"); cancelled != errors.Is(lost, context.Canceled) {
+				t.Errorf("Err is %v", lost)
+			}
+			b.Close()
+			unblock()
+			real.free(t, s)
+		})
+	}
+}
+
+// A server that dies is a lost lock.
+func TestServerGone(t *testing.T) {
+	own, err := install(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := own.start(); err != nil {
+		t.Fatal(err)
+	}
+	defer own.kill()
+	s := open(t, server.Config{Socket: own.path("sock"), User: "root"})
+	b := begin(t, s)
+	all(t, b.Flush, b.BlockDDL)
+	own.cmd.Process.Kill()
+	<-own.exited
+	lost := lostSoon(t, b)
+	if !errors.Is(lost, server.ErrLockLost) {
+		t.Fatalf("got %v, want ErrLockLost", lost)
+	}
+	contains(t, lost, "in stage BLOCK_DDL")
+	if err := b.End(t.Context()); err != lost {
+		t.Errorf("End says %v", err)
+	}
+	if _, err := s.LSN(t.Context()); !errors.Is(err, server.ErrConnect) {
+		t.Errorf("LSN says %v, want ErrConnect", err)
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+}

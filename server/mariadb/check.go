@@ -1,0 +1,147 @@
+package mariadb
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/xbstream/xbstream/server"
+)
+
+// maxFlushTimeout is how long redo may stay in the server's memory. With
+// innodb_flush_log_at_trx_commit=0 no statement brings it to disk sooner, so the
+// end of the backup would wait that long under the lock.
+const maxFlushTimeout = time.Minute
+
+// strangers are engines with files of their own making that this program does
+// not know how to copy while they are written.
+var strangers = []string{"ROCKSDB", "TokuDB", "Mroonga", "Columnstore"}
+
+// Check asks for privileges first: what follows may need them.
+func (m *mariadb) Check(ctx context.Context) error {
+	l, err := m.Layout(ctx)
+	if err != nil {
+		return err
+	}
+	if err := m.checkPrivileges(ctx, l.BinlogOn); err != nil {
+		return err
+	}
+	if err := checkLog(l.InnoDB); err != nil {
+		return err
+	}
+	return m.checkEngines(ctx)
+}
+
+func checkLog(i server.InnoDB) error {
+	if i.LogArchive {
+		return server.Unsupported("the redo log is kept with innodb_log_archive=ON, which is not supported")
+	}
+	if i.FlushLogAtTrxCommit == 0 && i.FlushLogTimeout > maxFlushTimeout {
+		return server.Unsupported("innodb_flush_log_at_trx_commit=0 with innodb_flush_log_at_timeout=%d is not supported: "+
+			"the last changes may not reach the disk for that long; set the timeout to %d or less, or the other to 1 or 2",
+			int(i.FlushLogTimeout.Seconds()), int(maxFlushTimeout.Seconds()))
+	}
+	return nil
+}
+
+// privilege is one that a backup needs, with those that include it.
+type privilege struct {
+	name string
+	or   []string
+}
+
+// needed lists the privileges in the order in which GRANT is usually written.
+// SUPER includes BINLOG MONITOR for SHOW MASTER STATUS (verified on 10.11).
+func needed(binlog bool) []privilege {
+	list := []privilege{{name: "RELOAD"}, {name: "PROCESS"}}
+	if binlog {
+		list = append(list, privilege{"BINLOG MONITOR", []string{"SUPER"}})
+	}
+	return list
+}
+
+func (m *mariadb) checkPrivileges(ctx context.Context, binlog bool) error {
+	const op = "check privileges"
+	grants, err := server.Rows(ctx, m.s.DB, "SHOW GRANTS")
+	if err != nil {
+		return m.s.Fail(op, err)
+	}
+	missing := missingFrom(needed(binlog), globalPrivileges(grants))
+	if len(missing) == 0 {
+		return nil
+	}
+	var account string
+	if err := m.s.DB.QueryRowContext(ctx, "SELECT CURRENT_USER()").Scan(&account); err != nil {
+		return m.s.Fail(op, err)
+	}
+	statement := fmt.Sprintf("GRANT %s ON *.* TO %s", strings.Join(missing, ", "), quoteAccount(account))
+	return &server.Error{Kind: server.ErrPrivilege, Op: op, Err: fmt.Errorf("missing, to be given with: %s", statement)}
+}
+
+var globalGrant = regexp.MustCompile(`^GRANT (.+?) ON \*\.\* TO `)
+
+// globalPrivileges collects what is granted on *.*: to the account, to its
+// active role and to PUBLIC, all of which SHOW GRANTS lists.
+func globalPrivileges(grants []map[string]string) []string {
+	var list []string
+	for _, row := range grants {
+		for _, line := range row {
+			if g := globalGrant.FindStringSubmatch(line); g != nil {
+				list = append(list, strings.Split(g[1], ", ")...)
+			}
+		}
+	}
+	return list
+}
+
+func missingFrom(want []privilege, have []string) []string {
+	if slices.Contains(have, "ALL PRIVILEGES") {
+		return nil
+	}
+	var missing []string
+	for _, p := range want {
+		if !slices.ContainsFunc(append(p.or, p.name), func(n string) bool { return slices.Contains(have, n) }) {
+			missing = append(missing, p.name)
+		}
+	}
+	return missing
+}
+
+// quoteAccount turns user@host into `user`@`host`. A host has no @ in it.
+func quoteAccount(account string) string {
+	at := strings.LastIndexByte(account, '@')
+	if at < 0 {
+		return quote(account)
+	}
+	return quote(account[:at]) + "@" + quote(account[at+1:])
+}
+
+func quote(name string) string { return "`" + strings.ReplaceAll(name, "`", "``") + "`" }
+
+// checkEngines looks for tables only where a strange engine is loaded: on other
+// servers it costs nothing.
+func (m *mariadb) checkEngines(ctx context.Context) error {
+	const op = "check storage engines"
+	engines, err := server.Rows(ctx, m.s.DB, "SELECT ENGINE FROM information_schema.ENGINES WHERE SUPPORT IN ('YES','DEFAULT')")
+	if err != nil {
+		return m.s.Fail(op, err)
+	}
+	for _, e := range engines {
+		if !slices.ContainsFunc(strangers, func(s string) bool { return strings.EqualFold(s, e["ENGINE"]) }) {
+			continue
+		}
+		tables, err := server.Rows(ctx, m.s.DB, fmt.Sprintf(
+			"SELECT TABLE_SCHEMA d, TABLE_NAME t FROM information_schema.TABLES WHERE ENGINE='%s' LIMIT 1", e["ENGINE"]))
+		if err != nil {
+			return m.s.Fail(op, err)
+		}
+		if len(tables) > 0 {
+			return server.Unsupported("engine %s is not supported, table %s.%s uses it",
+				e["ENGINE"], quote(tables[0]["d"]), quote(tables[0]["t"]))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,155 @@
+// Package server asks a live database server what a backup must know and takes
+// the locks a backup needs.
+//
+// It promises:
+//   - Locks are short and have a budget (Config.LockTimeout). One that is not
+//     granted in time is given up, and everything taken before with it.
+//   - Locks are never lost in silence. The connection that holds them is watched
+//     from a second one; once it is gone, Backup.Lost tells and every later step
+//     fails.
+//   - Locks never outlive the backup: End, Close, the end of the context given
+//     to Begin and the death of the process all release them.
+//   - A password is in no error, no log line and no printed Config.
+//   - What a backup could not restore is refused by name before it begins.
+//
+// What differs between the families of servers is behind Dialect, with one
+// folder each; this package knows none of them.
+package server
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"log/slog"
+
+	"github.com/xbstream/xbstream/format"
+)
+
+// Server is one live server. Its methods may be called from several goroutines;
+// their errors are *Error, or wrap the context's error.
+type Server interface {
+	// Layout asks where everything is.
+	Layout(ctx context.Context) (Layout, error)
+	// Check says what would keep a backup from succeeding or from being
+	// restored: ErrPrivilege with the missing GRANT, or ErrUnsupported.
+	Check(ctx context.Context) error
+	// Begin takes the first, weakest lock. The context governs the backup's
+	// life: when it is done, the locks are released.
+	Begin(ctx context.Context) (Backup, error)
+	// LSN returns the end of the redo written so far, in the server's memory
+	// or on disk.
+	LSN(ctx context.Context) (format.LSN, error)
+	// Close closes the connections. It does not end a backup.
+	Close() error
+}
+
+// Backup holds the locks of one backup. Its steps are called in the order they
+// have here. After a step failed all locks are released, and every later step
+// returns the same error. A step whose context ends fails and releases too.
+type Backup interface {
+	// Flush waits for running writes to tables without transactions and
+	// blocks new ones where the server can.
+	Flush(ctx context.Context) error
+	// BlockDDL makes the set of files stand still.
+	BlockDDL(ctx context.Context) error
+	// BlockCommit makes the binary-log position stand still.
+	BlockCommit(ctx context.Context) error
+	// FlushLogs asks the engines to write their logs. It does not promise
+	// redo on disk: wait until the log was read up to Position's LSN.
+	FlushLogs(ctx context.Context) error
+	// Position returns the moment the backup stands for, and the LSN up to
+	// which redo must be copied.
+	Position(ctx context.Context) (Position, error)
+	// End releases the locks and proves that they had been held all the time.
+	End(ctx context.Context) error
+	// Close gives the backup up and releases what is held. After End it does
+	// nothing. It waits, bounded, until the server has let go.
+	Close() error
+	// Lost is closed when the locks are gone before End; Err says why.
+	Lost() <-chan struct{}
+	Err() error
+	// Stages lists the locks so far, in order.
+	Stages() []format.Stage
+	// LockSeconds is the time DDL was blocked: from BlockDDL granted to End,
+	// or to now.
+	LockSeconds() float64
+}
+
+// Position is the moment a backup stands for.
+type Position struct {
+	// Binlog is nil when the binary log is off.
+	Binlog *format.BinlogPosition
+	// GTID is the position a replica of this server continues from: that of
+	// the binary log, or without one that of the last change replicated.
+	GTID string
+	// GTIDReplicated is the position this server reached as a replica.
+	GTIDReplicated string
+	// LSN was read after the binary-log position.
+	LSN format.LSN
+	// Replication has a row, column by name, for each source this server
+	// replicates from. It is nil where the privilege to ask is missing.
+	Replication []map[string]string
+}
+
+// Dialect is a family of servers.
+type Dialect interface {
+	// Name is the manifest's word for it.
+	Name() string
+	// Recognises says whether a server is of this family.
+	Recognises(Identity) bool
+	// Attach returns the server, or ErrUnsupported for a version that cannot
+	// be backed up.
+	Attach(ctx context.Context, s *Session) (Server, error)
+}
+
+// Identity is what a server says it is.
+type Identity struct {
+	Version string // @@version
+	Comment string // @@version_comment
+}
+
+// String names the server as its banner does.
+func (i Identity) String() string { return fmt.Sprintf("%s (%s)", i.Version, i.Comment) }
+
+// Session is an open connection to a server, for a dialect to work with.
+type Session struct {
+	Identity
+	// DB connects when it must; its connections hold nothing.
+	DB     *sql.DB
+	Log    *slog.Logger
+	config Config
+	target target
+}
+
+// Open connects, finds the dialect that recognises the server and attaches it.
+// A nil log discards. Errors are ErrConnect, and ErrUnsupported for a server
+// that no dialect recognises.
+func Open(ctx context.Context, c Config, log *slog.Logger, dialects ...Dialect) (Server, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	s, err := connect(ctx, c, log)
+	if err != nil {
+		return nil, err
+	}
+	srv, err := s.attach(ctx, dialects)
+	if err != nil {
+		s.DB.Close()
+		return nil, err
+	}
+	return srv, nil
+}
+
+func (s *Session) attach(ctx context.Context, dialects []Dialect) (Server, error) {
+	row := s.DB.QueryRowContext(ctx, "SELECT @@version, @@version_comment")
+	if err := row.Scan(&s.Version, &s.Comment); err != nil {
+		return nil, s.Fail("ask for the server's version", err)
+	}
+	s.Log.Debug("connected", "server", s.target.String(), "version", s.Version, "comment", s.Comment)
+	for _, d := range dialects {
+		if d.Recognises(s.Identity) {
+			return d.Attach(ctx, s)
+		}
+	}
+	return nil, Unsupported("server %s at %s is of no family this program can back up", s.Identity, s.target)
+}
