@@ -26,7 +26,7 @@ func (m *mariadb) Check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := m.checkPrivileges(ctx, l.BinlogOn); err != nil {
+	if err := m.checkPrivileges(ctx, needed(l.BinlogOn)); err != nil {
 		return err
 	}
 	if err := checkLog(l.InnoDB); err != nil {
@@ -63,13 +63,13 @@ func needed(binlog bool) []privilege {
 	return list
 }
 
-func (m *mariadb) checkPrivileges(ctx context.Context, binlog bool) error {
+func (m *mariadb) checkPrivileges(ctx context.Context, want []privilege) error {
 	const op = "check privileges"
 	grants, err := server.Rows(ctx, m.s.DB, "SHOW GRANTS")
 	if err != nil {
 		return m.s.Fail(op, err)
 	}
-	missing := missingFrom(needed(binlog), globalPrivileges(grants))
+	missing := missingFrom(want, globalPrivileges(grants))
 	if len(missing) == 0 {
 		return nil
 	}
@@ -133,15 +133,28 @@ func (m *mariadb) checkEngines(ctx context.Context) error {
 		if !slices.ContainsFunc(strangers, func(s string) bool { return strings.EqualFold(s, e["ENGINE"]) }) {
 			continue
 		}
-		tables, err := server.Rows(ctx, m.s.DB, fmt.Sprintf(
-			"SELECT TABLE_SCHEMA d, TABLE_NAME t FROM information_schema.TABLES WHERE ENGINE='%s' LIMIT 1", e["ENGINE"]))
-		if err != nil {
-			return m.s.Fail(op, err)
+		// Without it, information_schema shows no tables at all, which is not
+		// to be taken for there being none.
+		if err := m.checkPrivileges(ctx, []privilege{{name: "SELECT"}}); err != nil {
+			return err
 		}
-		if len(tables) > 0 {
-			return server.Unsupported("engine %s is not supported, table %s.%s uses it",
-				e["ENGINE"], quote(tables[0]["d"]), quote(tables[0]["t"]))
+		if err := m.refuseTables(ctx, e["ENGINE"]); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// refuseTables refuses the first table of an engine.
+func (m *mariadb) refuseTables(ctx context.Context, engine string) error {
+	tables, err := server.Rows(ctx, m.s.DB, fmt.Sprintf(
+		"SELECT TABLE_SCHEMA d, TABLE_NAME t FROM information_schema.TABLES WHERE ENGINE='%s' LIMIT 1", engine))
+	if err != nil {
+		return m.s.Fail("check storage engines", err)
+	}
+	if len(tables) == 0 {
+		return nil
+	}
+	return server.Unsupported("engine %s is not supported, table %s.%s uses it",
+		engine, quote(tables[0]["d"]), quote(tables[0]["t"]))
 }

@@ -1,4 +1,4 @@
-package server_test
+package mariadb_test
 
 import (
 	"context"
@@ -233,9 +233,9 @@ func TestSecondBackupWaitsItsTurn(t *testing.T) {
 	real.free(t, s)
 }
 
-// The contexts of Begin and of a step both release, waiting or not.
-func TestCancelledContextReleases(t *testing.T) {
-	for _, which := range []string{"step waits", "begin waits", "begin idle", "close idle", "close waits", "killed waits"} {
+// P6: whatever ends a backup, waiting or not, the locks are released.
+func TestEveryEndReleases(t *testing.T) {
+	for _, which := range []string{"step waits", "begin waits", "begin idle", "close idle", "close waits", "interrupted waits", "killed waits"} {
 		t.Run(which, func(t *testing.T) {
 			c := real.backupAccount(t)
 			s := open(t, c)
@@ -261,8 +261,11 @@ func TestCancelledContextReleases(t *testing.T) {
 				}
 				go func() { done <- b.BlockDDL(step) }()
 				id := real.waiting(t, "BACKUP STAGE BLOCK_DDL")
-				if which == "killed waits" {
+				switch which {
+				case "interrupted waits":
 					real.exec(t, "KILL QUERY "+id)
+				case "killed waits":
+					real.exec(t, "KILL CONNECTION "+id)
 				}
 			} else {
 				all(t, b.BlockDDL)
@@ -280,8 +283,10 @@ func TestCancelledContextReleases(t *testing.T) {
 			if err := <-done; strings.HasSuffix(which, "waits") && (err == nil || err != lost) {
 				t.Errorf("the step says %v, Err %v", err, lost)
 			}
-			if cancelled := !strings.HasPrefix(which, "close") && !strings.HasPrefix(which, "killed"); cancelled != errors.Is(lost, context.Canceled) {
-				t.Errorf("Err is %v", lost)
+			if want := map[string]error{
+				"step": context.Canceled, "begin": context.Canceled, "interrupted": server.ErrLockLost, "killed": server.ErrLockLost,
+			}[strings.Fields(which)[0]]; want != nil && !errors.Is(lost, want) {
+				t.Errorf("Err is %v, want %v", lost, want)
 			}
 			b.Close()
 			unblock()
@@ -292,14 +297,7 @@ func TestCancelledContextReleases(t *testing.T) {
 
 // A server that dies is a lost lock.
 func TestServerGone(t *testing.T) {
-	own, err := install(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := own.start(); err != nil {
-		t.Fatal(err)
-	}
-	defer own.kill()
+	own := scratch(t)
 	s := open(t, server.Config{Socket: own.path("sock"), User: "root"})
 	b := begin(t, s)
 	all(t, b.Flush, b.BlockDDL)

@@ -1,4 +1,4 @@
-package server_test
+package mariadb_test
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/user"
 	"strings"
 	"testing"
 	"time"
@@ -174,6 +175,44 @@ func TestRedoThatStaysInMemoryIsRefused(t *testing.T) {
 		t.Fatalf("timeout of 61 s: got %v, want ErrUnsupported", err)
 	}
 	contains(t, err, "innodb_flush_log_at_trx_commit=0", "61")
+}
+
+func TestTablesOfStrangeEnginesAreRefusedByName(t *testing.T) {
+	t.Cleanup(mariadb.Strange("archive"))
+	c := real.backupAccount(t)
+	s := open(t, c)
+	err := s.Check(t.Context())
+	if !errors.Is(err, server.ErrPrivilege) {
+		t.Fatalf("without SELECT: got %v, want ErrPrivilege", err)
+	}
+	contains(t, err, "GRANT SELECT ON *.* TO `xb`@`%`")
+	real.exec(t, "GRANT SELECT ON *.* TO xb")
+	s = open(t, c)
+	if err := s.Check(t.Context()); err != nil {
+		t.Errorf("without such a table: %v", err)
+	}
+	real.exec(t, "CREATE TABLE mysql.xb_odd (a INT) ENGINE=ARCHIVE")
+	defer real.exec(t, "DROP TABLE mysql.xb_odd")
+	err = s.Check(t.Context())
+	if !errors.Is(err, server.ErrUnsupported) {
+		t.Fatalf("got %v, want ErrUnsupported", err)
+	}
+	contains(t, err, "engine ARCHIVE", "`mysql`.`xb_odd`")
+}
+
+// The zero Config is the user who runs the process; the server knows by the
+// socket.
+func TestAccountByUnixSocket(t *testing.T) {
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := scratch(t)
+	own.exec(t, fmt.Sprintf("CREATE OR REPLACE USER `%s`@localhost IDENTIFIED VIA unix_socket", me.Username),
+		fmt.Sprintf("GRANT ALL PRIVILEGES ON *.* TO `%s`@localhost", me.Username))
+	if err := open(t, server.Config{Socket: own.path("sock")}).Check(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestConnectingFails(t *testing.T) {

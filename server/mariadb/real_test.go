@@ -1,4 +1,4 @@
-package server_test
+package mariadb_test
 
 import (
 	"context"
@@ -92,6 +92,20 @@ func install(dir string) (*instance, error) {
 		return nil, fmt.Errorf("mariadb-install-db: %w\n%s", err, out)
 	}
 	return i, i.certify()
+}
+
+// scratch is a server for one test that may harm it.
+func scratch(t *testing.T) *instance {
+	t.Helper()
+	own, err := install(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := own.start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(own.kill)
+	return own
 }
 
 // certify makes an authority and the server's certificate for localhost.

@@ -1,0 +1,9 @@
+package mariadb
+
+// Strange makes an engine that is at hand one of the strangers, until the
+// returned function is called: the real ones are in no package of the tests.
+func Strange(engine string) func() {
+	old := strangers
+	strangers = []string{engine}
+	return func() { strangers = old }
+}
