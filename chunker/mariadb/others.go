@@ -1,0 +1,135 @@
+package mariadb
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/xbstream/xbstream/chunker"
+	"github.com/xbstream/xbstream/format"
+)
+
+// classes tells by their ending when files of a database stand still.
+var classes = map[string]chunker.Class{
+	".frm": chunker.ClassSchema,
+	".par": chunker.ClassSchema,
+	".TRG": chunker.ClassSchema,
+	".TRN": chunker.ClassSchema,
+	".opt": chunker.ClassSchema,
+	".MYD": chunker.ClassTable,
+	".MYI": chunker.ClassTable,
+	".MRG": chunker.ClassTable,
+	".CSV": chunker.ClassTable,
+	".CSM": chunker.ClassTable,
+	".ARZ": chunker.ClassTable,
+	".ARM": chunker.ClassTable,
+	".MAD": chunker.ClassAria,
+	".MAI": chunker.ClassAria,
+}
+
+// serverTables are tables that the server itself writes at any time.
+var serverTables = map[string]bool{
+	"mysql/general_log":  true,
+	"mysql/slow_log":     true,
+	"mysql/table_stats":  true,
+	"mysql/column_stats": true,
+	"mysql/index_stats":  true,
+}
+
+// Others lists the files of all engines but InnoDB, the definitions of all
+// tables, and whatever else is in a database's directory: nobody but its owner
+// can tell that it is not needed. The list is in the order of the classes.
+func (d *Discoverer) Others(ctx context.Context) ([]chunker.File, error) {
+	files, err := d.ariaLogs()
+	if err != nil {
+		return nil, err
+	}
+	err = d.eachDatabase(ctx, func(db string, entries []fs.DirEntry) error {
+		for _, e := range entries {
+			class, ok := d.classify(db, e)
+			if !ok {
+				continue
+			}
+			f := d.file(filepath.Join(d.layout.DataDir, db, e.Name()), path.Join(db, e.Name()), format.KindFile)
+			f.Class = class
+			files = append(files, f)
+		}
+		return nil
+	})
+	slices.SortStableFunc(files, func(a, b chunker.File) int { return cmp.Compare(a.Class, b.Class) })
+	return files, err
+}
+
+// classify says when a file of a database stands still; ok is false for what
+// is not copied here.
+func (d *Discoverer) classify(db string, e fs.DirEntry) (c chunker.Class, ok bool) {
+	base, ext := cutExt(e.Name())
+	switch {
+	case ext == ".ibd" || ext == ".isl": // see InnoDB
+		return 0, false
+	case ext == ".TMD" || ext == ".TMM": // a table being repaired
+		return 0, false
+	case strings.HasPrefix(base, "#sql") && ext != ".frm" && ext != ".par":
+		// A running ALTER TABLE of an engine that cannot go on with it
+		// after a crash; the server drops these when it starts.
+		return 0, false
+	case !d.isFile(db, e):
+		return 0, false
+	}
+	c, known := classes[ext]
+	if !known {
+		c = chunker.ClassTable
+	}
+	if serverTables[db+"/"+base] && c != chunker.ClassSchema {
+		c = chunker.ClassServerTable
+	}
+	return c, true
+}
+
+// isFile says whether an entry is a file to copy, perhaps through a symbolic
+// link, as tables with DATA DIRECTORY have them.
+func (d *Discoverer) isFile(db string, e fs.DirEntry) bool {
+	abs := filepath.Join(d.layout.DataDir, db, e.Name())
+	if d.excluded(abs) {
+		return false
+	}
+	if e.Type()&fs.ModeSymlink == 0 {
+		return e.Type().IsRegular()
+	}
+	st, err := os.Stat(abs)
+	// A link that leads nowhere is reported when it is copied.
+	return err != nil || st.Mode().IsRegular()
+}
+
+const ariaControl = "aria_log_control"
+
+var ariaLog = regexp.MustCompile(`^aria_log\.[0-9]{8}$`)
+
+// ariaLogs lists the control file and the logs of Aria.
+func (d *Discoverer) ariaLogs() ([]chunker.File, error) {
+	entries, err := os.ReadDir(d.layout.AriaLogDir)
+	if err != nil {
+		return nil, fmt.Errorf("logs of Aria: %w", err)
+	}
+	var files []chunker.File
+	for _, e := range entries {
+		f := d.file(filepath.Join(d.layout.AriaLogDir, e.Name()), e.Name(), format.KindFile)
+		switch {
+		case e.Name() == ariaControl:
+			f.Class = chunker.ClassAriaControl
+		case ariaLog.MatchString(e.Name()):
+			f.Class = chunker.ClassAriaLog
+		default:
+			continue
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}

@@ -1,0 +1,46 @@
+package chunker
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// How often a torn page is read, and how long torn pages may hold up the copy
+// of one file: a file that we wrongly think bad as a whole must not cost half a
+// second a page.
+const (
+	pageTries    = 12
+	fileWaits    = 10 * time.Second
+	longestPause = 100 * time.Millisecond
+)
+
+// patience is what a file has left of fileWaits.
+type patience struct {
+	mu   sync.Mutex
+	used time.Duration
+}
+
+// wait pauses before the next try to read a page, the longer the more tries
+// there were; false says there shall be no other.
+func (p *patience) wait(ctx context.Context, tries int) bool {
+	pause := min(time.Millisecond<<(tries-1), longestPause)
+	if tries >= pageTries || !p.take(pause) {
+		return false
+	}
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+func (p *patience) take(d time.Duration) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.used += d
+	return p.used <= fileWaits
+}

@@ -1,0 +1,199 @@
+package chunker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/innodb"
+)
+
+// Plan says how the copies made while tables came and went become the files
+// that exist now.
+type Plan struct {
+	// Keep are the copies that stay, under the names the files have now.
+	Keep []Result
+	// Copy are the files to be copied now, while DDL is blocked.
+	Copy []File
+	// Discard are the numbers of copies that are not part of the backup.
+	Discard []format.FileNo
+}
+
+// spaceFile identifies a file of a tablespace.
+type spaceFile struct {
+	id    format.SpaceID
+	first format.PageNo
+}
+
+// Reconcile settles by space id, never by name, what of copied stands for the
+// files that exist now, while DDL is blocked. now is from ReadSpaces. deleted
+// holds the space ids for which the redo log of the copy has a FILE_DELETE.
+//
+// A file is copied again
+//   - that was not copied, or not yet written when it was;
+//   - that is another file than the one copied under its id;
+//   - whose id was deleted: ALTER TABLE … IMPORT TABLESPACE keeps the id that
+//     DISCARD deleted and leaves nothing in the redo log;
+//   - that was seen half way through such an import, by pages with other ids,
+//     unless it has not been written since.
+func Reconcile(copied []Result, now []File, deleted map[format.SpaceID]bool) Plan {
+	var p Plan
+	candidates := make(map[spaceFile][]Result)
+	for _, r := range copied {
+		switch {
+		case r.Gone:
+		case r.Entry.Space.Rebuild:
+			p.Discard = append(p.Discard, r.Entry.No)
+		default:
+			k := spaceFile{r.Entry.Space.ID, r.Entry.Space.FirstPage}
+			candidates[k] = append(candidates[k], r)
+		}
+	}
+	for _, f := range now {
+		k := spaceFile{f.SpaceID, f.firstPage()}
+		i := -1
+		if !f.Unwritten && !deleted[f.SpaceID] {
+			i = goodCopy(candidates[k], f)
+		}
+		if i < 0 {
+			p.Copy = append(p.Copy, f)
+			continue
+		}
+		p.Keep = append(p.Keep, renamed(candidates[k][i], f))
+		candidates[k] = append(candidates[k][:i:i], candidates[k][i+1:]...)
+	}
+	for _, left := range candidates {
+		for _, r := range left {
+			p.Discard = append(p.Discard, r.Entry.No)
+		}
+	}
+	return p
+}
+
+// goodCopy returns the index of the latest copy that stands for f, or -1.
+func goodCopy(copies []Result, f File) int {
+	best := -1
+	for i, r := range copies {
+		if !r.Signature.SameFile(f.Signature) || r.Foreign && !r.Unchanged(f.Signature) {
+			continue
+		}
+		if best < 0 || r.Entry.No > copies[best].Entry.No {
+			best = i
+		}
+	}
+	return best
+}
+
+func renamed(r Result, f File) Result {
+	r.File = f
+	r.Entry.Path, r.Entry.Source = f.Rel, f.Source
+	return r
+}
+
+// ReadSpaces returns files with the space id of page 0 and the signature, in
+// the same order, without those that are gone. It is fast enough for the locked
+// phase: tens of thousands of files a second.
+func ReadSpaces(ctx context.Context, files []File) ([]File, error) {
+	return readAll(ctx, files, readSpace)
+}
+
+// ReadSignatures returns files with their signature, in the same order, without
+// those that are gone.
+func ReadSignatures(ctx context.Context, files []File) ([]File, error) {
+	return readAll(ctx, files, readSignature)
+}
+
+// readAll calls read for every file, on several goroutines.
+func readAll(ctx context.Context, files []File, read func(*File) error) ([]File, error) {
+	out := make([]File, len(files))
+	gone := make([]bool, len(files))
+	g, ctx := errgroup.WithContext(ctx)
+	// More than the cores, since what takes time is waiting for the disk.
+	workers := min(4*runtime.GOMAXPROCS(0), 32)
+	for w := range workers {
+		g.Go(func() error {
+			for i := w; i < len(files) && ctx.Err() == nil; i += workers {
+				out[i] = files[i]
+				err := read(&out[i])
+				if gone[i] = isGone(err); err != nil && !gone[i] {
+					return err
+				}
+			}
+			return context.Cause(ctx)
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	kept := out[:0]
+	for i := range out {
+		if !gone[i] {
+			kept = append(kept, out[i])
+		}
+	}
+	return kept, nil
+}
+
+func readSignature(f *File) error {
+	var st unix.Stat_t
+	if err := unix.Stat(f.Abs, &st); err != nil {
+		return fmt.Errorf("stat %s: %w", f.Abs, err)
+	}
+	f.Signature = signature(&st)
+	return nil
+}
+
+func readSpace(f *File) error {
+	fd, err := openRetry(f.Abs)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", f.Abs, err)
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("stat %s: %w", f.Abs, err)
+	}
+	f.Signature = signature(&st)
+	if f.firstPage() != 0 {
+		return nil // a later file of the system tablespace, space 0
+	}
+	var head [innodb.HeaderSize]byte
+	n, err := unix.Pread(fd, head[:], 0)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", f.Abs, err)
+	}
+	return f.setSpace(head[:n])
+}
+
+// openRetry opens a file without the runtime's poller, which costs as much as
+// the read itself.
+func openRetry(path string) (int, error) {
+	for {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return fd, err
+		}
+	}
+}
+
+// setSpace reads the header of page 0. The id is there twice and never changes,
+// so that the page's checksum is not needed to believe it.
+func (f *File) setSpace(head []byte) error {
+	if len(head) < innodb.HeaderSize || innodb.IsZero(head) {
+		f.Unwritten = true
+		return nil
+	}
+	f.SpaceID = innodb.FSPSpaceID(head)
+	if id := innodb.SpaceID(head); id != f.SpaceID {
+		return &PageError{
+			Table: f.Table, Path: f.Abs, SpaceID: id, LSN: innodb.LSN(head), Tries: 1,
+			Cause: fmt.Errorf("page 0 has two space ids, %d and %d", id, f.SpaceID),
+		}
+	}
+	return nil
+}
