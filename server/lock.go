@@ -473,9 +473,14 @@ func (l *Lock) present(ctx context.Context) (bool, error) {
 	limited, cancel := context.WithTimeout(ctx, watchPatience)
 	defer cancel()
 	var n int
-	q := fmt.Sprintf("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID=%d", l.id)
-	err := l.control.QueryRowContext(limited, q).Scan(&n)
+	err := l.control.QueryRowContext(limited, WatchQuery(l.id)).Scan(&n)
 	return n > 0, err
+}
+
+// WatchQuery is the statement that looks for a lock connection, for a dialect to
+// recognise it in the process list.
+func WatchQuery(id uint64) string {
+	return fmt.Sprintf("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID=%d", id)
 }
 
 // release kills the lock connection and waits, bounded, until the server has

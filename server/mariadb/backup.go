@@ -122,8 +122,9 @@ func (b *backup) binlog(ctx context.Context) (*format.BinlogPosition, error) {
 const maxBlockers = 3
 
 // blockers names the sessions in the way: exactly where the plugin
-// metadata_lock_info is loaded, else by their running statements. It is best
-// effort: an error is no answer.
+// metadata_lock_info is loaded, else by their running statements, those left out
+// that only look for the lock or wait for it too. It is best effort: an error is
+// no answer.
 func blockers(ctx context.Context, db *sql.DB, id uint64) string {
 	rows, err := server.Rows(ctx, db, fmt.Sprintf(`
 		SELECT DISTINCT p.ID, p.USER, p.DB, p.COMMAND, p.TIME, p.INFO
@@ -134,12 +135,13 @@ func blockers(ctx context.Context, db *sql.DB, id uint64) string {
 	}
 	rows, err = server.Rows(ctx, db, fmt.Sprintf(`
 		SELECT ID, USER, DB, COMMAND, TIME, INFO FROM information_schema.PROCESSLIST
-		WHERE ID NOT IN (%d, CONNECTION_ID()) AND COMMAND = 'Query' ORDER BY TIME DESC LIMIT %d`, id, maxBlockers))
+		WHERE ID NOT IN (%d, CONNECTION_ID()) AND COMMAND = 'Query' AND STATE <> 'Waiting for backup lock'
+		AND INFO <> '%s' ORDER BY TIME DESC LIMIT %d`, id, server.WatchQuery(id), maxBlockers))
 	if err != nil {
 		return ""
 	}
 	if len(rows) == 0 {
-		return "no statement is running, so an idle session holds it up, as after LOCK TABLES"
+		return "no statement is running, so an idle session holds it up, as after LOCK TABLES or in another backup"
 	}
 	return sessions("may be held up by", rows)
 }

@@ -1,16 +1,21 @@
 package mariadb_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/xbstream/xbstream/server"
+	"github.com/xbstream/xbstream/server/mariadb"
 )
 
 // steps are the stages in order, by the names the server has for them.
@@ -153,7 +158,8 @@ func TestLockTimeout(t *testing.T) {
 		block  func(t *testing.T)
 		blames string
 	}{
-		"lock tables": {func(t *testing.T) { run(t, real.session(t), "LOCK TABLES mysql.xb_busy WRITE") }, "LOCK TABLES"},
+		"lock tables": {func(t *testing.T) { run(t, real.session(t), "LOCK TABLES mysql.xb_busy WRITE") }, "no statement is running, so an idle session"},
+		"plugin":      {lockWithPlugin, "held up by connection"},
 		"running DDL": {runningDDL, "CREATE TABLE"},
 	} {
 		for _, stage := range []string{"START", "BLOCK_DDL"} {
@@ -196,6 +202,18 @@ func blockedAt(t *testing.T, s server.Server, stage string, block func(*testing.
 	all(t, b.Flush)
 	block(t)
 	return b, b.BlockDDL(t.Context())
+}
+
+// lockWithPlugin lets the server tell who holds metadata locks.
+func lockWithPlugin(t *testing.T) {
+	t.Helper()
+	real.exec(t, "INSTALL SONAME 'metadata_lock_info'")
+	t.Cleanup(func() {
+		if _, err := real.root.Exec("UNINSTALL SONAME 'metadata_lock_info'"); err != nil {
+			t.Error(err)
+		}
+	})
+	run(t, real.session(t), "LOCK TABLES mysql.xb_busy WRITE")
 }
 
 // runningDDL leaves a CREATE TABLE that takes long. (A statement that waits for
@@ -316,5 +334,100 @@ func TestServerGone(t *testing.T) {
 	}
 	if err := b.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// holdEnv makes the test binary a process that takes the locks at the socket it
+// names and waits to be killed.
+const holdEnv = "XB_TEST_HOLD"
+
+func hold(socket string) int {
+	ctx := context.Background()
+	s, err := server.Open(ctx, server.Config{Socket: socket, User: "xb", Password: "hush-hush"}, nil, mariadb.Dialect{})
+	if err != nil {
+		return complain(err)
+	}
+	b, err := s.Begin(ctx)
+	if err != nil {
+		return complain(err)
+	}
+	if err := b.Flush(ctx); err != nil {
+		return complain(err)
+	}
+	fmt.Println("FLUSH")
+	var word string
+	fmt.Scanln(&word)
+	if err := b.BlockDDL(ctx); err != nil {
+		return complain(err)
+	}
+	fmt.Println("BLOCK_DDL")
+	<-b.Lost()
+	return complain(b.Err())
+}
+
+// P6: the death of the process releases the locks, also those it holds while it
+// waits for another: the server looks for a closed socket then.
+func TestKilledProcessReleases(t *testing.T) {
+	for _, waits := range []bool{false, true} {
+		t.Run(fmt.Sprintf("waits %t", waits), func(t *testing.T) {
+			s := open(t, real.backupAccount(t))
+			real.exec(t, "CREATE OR REPLACE TABLE mysql.xb_busy (a INT)", "CREATE OR REPLACE TABLE mysql.xb_my (a INT) ENGINE=MyISAM")
+			other, busy := real.session(t), real.session(t)
+			kill, step := holding(t)
+			step("FLUSH")
+			if waits {
+				run(t, busy, "LOCK TABLES mysql.xb_busy WRITE")
+				step("")
+				real.waiting(t, "BACKUP STAGE BLOCK_DDL")
+			} else {
+				step("")
+				step("BLOCK_DDL")
+			}
+			if !blocked(t, other, "INSERT INTO mysql.xb_my VALUES (1)") {
+				t.Error("nothing is locked")
+			}
+			kill()
+			eventually(t, "the locks are released", func() bool { return !blocked(t, other, "INSERT INTO mysql.xb_my VALUES (1)") })
+			run(t, busy, "UNLOCK TABLES")
+			run(t, other, "DROP TABLE mysql.xb_busy, mysql.xb_my")
+			real.free(t, s)
+		})
+	}
+}
+
+// holding starts a process that runs hold. step waits for a word of it, or sends
+// an empty line.
+func holding(t *testing.T) (kill func(), step func(word string)) {
+	t.Helper()
+	p := exec.CommandContext(t.Context(), os.Args[0])
+	p.Env = append(os.Environ(), holdEnv+"="+real.path("sock"))
+	p.Stderr = os.Stderr
+	in, err := p.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := p.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kill = sync.OnceFunc(func() {
+		p.Process.Kill()
+		p.Wait()
+	})
+	t.Cleanup(kill)
+	lines := bufio.NewReader(out)
+	return kill, func(word string) {
+		t.Helper()
+		if word == "" {
+			io.WriteString(in, "go\n")
+			return
+		}
+		// A process that gives up ends the wait: its locks have a budget.
+		if line, err := lines.ReadString('\n'); line != word+"\n" {
+			t.Fatalf("the process says %q, %v; want %s", line, err, word)
+		}
 	}
 }

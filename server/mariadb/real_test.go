@@ -30,6 +30,9 @@ import (
 var real *instance
 
 func TestMain(m *testing.M) {
+	if socket := os.Getenv(holdEnv); socket != "" {
+		os.Exit(hold(socket))
+	}
 	os.Exit(withServer(m.Run))
 }
 
