@@ -120,7 +120,9 @@ func Open(ctx context.Context, dir string) (*Log, error) {
 func (l *Log) openNewest(ctx context.Context) error {
 	f, err := os.Open(l.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return errors.Join(err, archived(filepath.Dir(l.path)))
+		if named := archived(filepath.Dir(l.path)); named != nil {
+			return named
+		}
 	}
 	if err != nil {
 		return err

@@ -149,6 +149,24 @@ func TestLappedIsNamed(t *testing.T) {
 	}
 }
 
+// The checkpoint passes the reader before it has read anything, in every part
+// of the ring: what it held before the first byte is then the only proof.
+func TestCheckpointPassesAReaderThatJustOpened(t *testing.T) {
+	const capacity, first = 65536, 50000
+	for at := format.LSN(first); at < first+3*capacity; at += 1000 {
+		w := newRing(t, plainHeader(first), capacity, first)
+		w.fill(at + 100)
+		w.checkpoint(w.lsn)
+		l := open(t, w.dir)
+		from := l.lsn
+		w.fill(w.lsn + 30000)
+		w.checkpoint(w.lsn - 500)
+		if p, err := l.Read(t.Context()); err != nil || p.LSN != from || p.End() != w.lsn {
+			t.Fatalf("opened at %v: %v to %v, %v", from, p.LSN, p.End(), err)
+		}
+	}
+}
+
 // The trap the guard is for: the server stands within a block of the reader's
 // position, one lap on, and the garbage that fills its last block happens to
 // hold an old mini-transaction with the right sequence bit, just there.
@@ -201,6 +219,34 @@ func TestTornTailIsReadLater(t *testing.T) {
 	w.put(mtr)
 	if got := readAll(t, l); !bytes.Equal(got, mtr) {
 		t.Fatalf("%d bytes, want %d", len(got), len(mtr))
+	}
+}
+
+// When the last write ends with its block there is no NUL behind it, but the
+// log of a lap ago, and that may go on with a whole mini-transaction.
+func TestRedoOfThePreviousLapIsNotTaken(t *testing.T) {
+	const capacity, first = 64000, 50000
+	w := newRing(t, plainHeader(first), capacity, first)
+	w.lsn = first
+	records := pageRecord(95, 1) // 640 mini-transactions of 100 bytes a lap
+	for w.lsn < first+capacity {
+		w.put(w.mtr(records, 1))
+		w.lsn += 100
+	}
+	w.block(ondisk.Checkpoint{LSN: first + capacity - 200, EndLSN: first + capacity - 200})
+	l := open(t, w.dir)
+	l.begun.end = 1 // there is no FILE_CHECKPOINT in this log
+	readAll(t, l)
+	for range 10 {
+		w.put(w.mtr(records, 0))
+		w.lsn += 100
+	}
+	readAll(t, l)
+	if m, err := ondisk.ScanMTR(ringBytes(t, w, w.lsn, 100), false); err != nil || m.Marker != 1 {
+		t.Fatalf("no mini-transaction of the previous lap there: %+v, %v", m, err)
+	}
+	if l.lsn != w.lsn {
+		t.Fatalf("read up to %v, written up to %v", l.lsn, w.lsn)
 	}
 }
 
@@ -336,6 +382,8 @@ func TestResizeGoesOnInTheNewFile(t *testing.T) {
 		}
 		want = append(want, ondisk.AppendMTR(nil, ondisk.AppendFileRecord(nil, ondisk.FileRecord{Op: ondisk.FileCheckpoint, Checkpoint: both}), 1)...)
 		want = append(want, w.fill(w.lsn+10000)...)
+		// The checkpoint passes the reader before it comes to the new file.
+		want = append(want, w.checkpoint(w.lsn-100)...)
 		got = append(got, readAll(t, l)...)
 		if !bytes.Equal(got, want) || l.ring != w.ring {
 			t.Fatalf("resize to %d: %d bytes, want %d; ring %+v", capacity, len(got), len(want), l.ring)
@@ -358,6 +406,26 @@ func TestResizeThatSkipsRedoIsOverrun(t *testing.T) {
 	}
 	var overrun *redotail.OverrunError
 	if _, err := l.Read(t.Context()); !errors.As(err, &overrun) || overrun.Lost != at {
+		t.Fatal(err)
+	}
+}
+
+// The new file was lapped before the reader came to it.
+func TestResizeAndThenLappedIsOverrun(t *testing.T) {
+	const first, capacity = 50000, 16384
+	w := newRing(t, plainHeader(first), 65536, first)
+	l := open(t, w.dir)
+	readAll(t, l)
+	at := l.lsn
+	w.header.FirstLSN = at
+	w.create("ib_logfile101", capacity)
+	w.fill(at + 2*capacity + 500)
+	w.checkpoint(w.lsn - 1000)
+	if err := os.Rename(filepath.Join(w.dir, "ib_logfile101"), filepath.Join(w.dir, logName)); err != nil {
+		t.Fatal(err)
+	}
+	var overrun *redotail.OverrunError
+	if _, err := l.Read(t.Context()); !errors.As(err, &overrun) || overrun.Lost != at || overrun.Capacity != capacity {
 		t.Fatal(err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -501,6 +502,60 @@ func TestEncryptedLogRecovers(t *testing.T) {
 	if files := tailer.Files(); len(files) != 0 {
 		t.Errorf("names read without a key: %+v", files)
 	}
+}
+
+// A reader that falls behind by up to more than a lap, again and again, gets
+// the bytes a quick one gets, or is told that they are lost.
+func TestStragglerReadsTheSameOrIsTold(t *testing.T) {
+	s := startServer(t, newDataDir(t), "--innodb-log-file-size=8M")
+	stopLoad := s.load()
+	dir := t.TempDir()
+	quick := open(t, s.logDir)
+	tailer, stopTail := tail(t, quick, dir, redotail.Options{})
+	rnd := rand.New(rand.NewPCG(1, 1))
+	var slow []redotail.Piece
+	behind, lost := 0, 0
+	for range 15 {
+		l := open(t, s.logDir)
+		for err := error(nil); err == nil && len(slow) < 400; {
+			from := l.lsn
+			pause := format.LSN(rnd.IntN(9 << 20))
+			waitFor(t, "the server to write", func() bool { return tailer.Position() > from+pause })
+			var p redotail.Piece
+			p, err = l.Read(t.Context())
+			switch {
+			case errors.Is(err, redotail.ErrOverrun):
+				lost++
+			case errors.Is(err, redotail.ErrTip):
+				t.Fatalf("at %v, but the log was readable beyond %v", from, from+pause)
+			case err != nil:
+				t.Fatal(err)
+			default:
+				if l.Checkpoint() > from {
+					behind++
+				}
+				p.Data = bytes.Clone(p.Data)
+				slow = append(slow, p)
+			}
+		}
+	}
+	stopLoad()
+	stopTail(s.lsn())
+	ours, err := os.ReadFile(filepath.Join(dir, logName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours = ours[ondisk.StartOffset:]
+	for _, p := range slow {
+		at := p.LSN - quick.Start().CheckpointLSN
+		if !bytes.Equal(p.Data, ours[at:at+format.LSN(len(p.Data))]) {
+			t.Fatalf("piece at %v of %d bytes differs from the quick reader's", p.LSN, len(p.Data))
+		}
+	}
+	if behind == 0 || lost == 0 {
+		t.Errorf("%d pieces, %d of them read behind the checkpoint, %d times lost: not all cases met", len(slow), behind, lost)
+	}
+	t.Logf("%d pieces, %d of them read behind the checkpoint, %d times lost", len(slow), behind, lost)
 }
 
 // A paused reader is one that does not call Read.

@@ -54,7 +54,8 @@ var (
 
 // UnsupportedError says which kind of log was refused.
 type UnsupportedError struct {
-	// Magic is the first word of the file.
+	// Magic is the first word of the file; 0 also where there is no such
+	// file.
 	Magic uint32
 	// Series names the servers that write this kind, or is "unknown".
 	Series string
@@ -63,7 +64,10 @@ type UnsupportedError struct {
 }
 
 func (e *UnsupportedError) Error() string {
-	s := fmt.Sprintf("%v 0x%08x (%s)", ErrUnsupported, e.Magic, e.Series)
+	s := fmt.Sprintf("%v (%s)", ErrUnsupported, e.Series)
+	if e.Magic != 0 {
+		s = fmt.Sprintf("%v 0x%08x (%s)", ErrUnsupported, e.Magic, e.Series)
+	}
 	if e.Creator != "" {
 		s += fmt.Sprintf(", created by %q", e.Creator)
 	}
