@@ -125,7 +125,7 @@ func (c *command) parse(f *pflag.FlagSet, about string, args []string) error {
 	c.out.Flags(f)
 	f.SortFlags = false
 	f.SetOutput(io.Discard)
-	f.Usage = func() { fmt.Fprintf(c.s.out, "%s\n%s", about, f.FlagUsages()) }
+	f.Usage = func() { fmt.Fprintf(c.s.out, "%s\n%s", about, cli.FlagUsages(f)) }
 	switch err := f.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
 		return errHelp

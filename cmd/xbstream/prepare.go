@@ -44,11 +44,13 @@ func (p *prepareFlags) register(f *pflag.FlagSet) {
 
 func (p *prepareFlags) run(ctx context.Context, dir string, log *slog.Logger, bar *cli.Progress) (prepare.Report, error) {
 	opt := prepare.Options{Memory: int64(p.memory), Parallel: p.parallel, Verify: p.verify, Log: log, Progress: bar.Set}
-	binary := p.server
-	if binary == anyServer {
-		binary = ""
+	switch p.server {
+	case "":
+		return prepare.Run(ctx, dir, opt)
+	case anyServer:
+		return prepare.WithServer(ctx, dir, "", opt)
 	}
-	return prepare.WithServer(ctx, dir, binary, opt)
+	return prepare.WithServer(ctx, dir, p.server, opt)
 }
 
 func (c *command) prepare(ctx context.Context, args []string) error {

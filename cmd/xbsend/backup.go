@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/xbstream/xbstream/chunker"
+	chunkmaria "github.com/xbstream/xbstream/chunker/mariadb"
+	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/cli"
+	"github.com/xbstream/xbstream/redotail"
+	tailmaria "github.com/xbstream/xbstream/redotail/mariadb"
+	"github.com/xbstream/xbstream/server"
+	servermaria "github.com/xbstream/xbstream/server/mariadb"
+)
+
+// backup is one run of xbsend. This file is its story, from top to bottom.
+type backup struct {
+	f   *flags
+	s   streams
+	log *slog.Logger
+
+	started time.Time
+	server  server.Server
+	layout  server.Layout
+	bar     *cli.Progress
+	hook    hook
+
+	files chunker.Discoverer
+	copy  *chunker.Copier
+	tail  *redotail.Tailer
+	out   *format.Writer
+}
+
+func (b *backup) run(ctx context.Context) error {
+	b.started = time.Now()
+	if err := b.connect(ctx); err != nil {
+		return err
+	}
+	defer b.server.Close()
+	if b.f.dryRun {
+		return b.plan(ctx)
+	}
+	// Redo is followed from a checkpoint that is older than the first page
+	// read. That order is what makes the copy recoverable: whatever happens
+	// to a page after it was read is in the redo that was taken since.
+	log, err := b.openRedo(ctx)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	b.tail = redotail.New(log, redotail.Options{
+		SpoolDir: b.f.spoolDir, SpoolLimit: int64(b.f.spoolLimit), Log: b.log, FlushWait: b.flushWait(),
+	})
+	defer b.tail.Close()
+	return b.stream(ctx, log.Start())
+}
+
+// connect asks the server for its layout and refuses what cannot be backed up,
+// before anything is copied.
+func (b *backup) connect(ctx context.Context) (err error) {
+	b.server, err = server.Open(ctx, b.f.server, b.log, servermaria.Dialect{})
+	if err != nil {
+		return err
+	}
+	if err := b.learn(ctx); err != nil {
+		b.server.Close()
+		return err
+	}
+	return nil
+}
+
+func (b *backup) learn(ctx context.Context) (err error) {
+	if b.layout, err = b.server.Layout(ctx); err != nil {
+		return err
+	}
+	b.f.paths.override(&b.layout)
+	if err := b.server.Check(ctx); err != nil {
+		return err
+	}
+	return b.readable()
+}
+
+// readable makes sure that this process can read what the server names.
+func (b *backup) readable() error {
+	for _, dir := range []string{b.layout.DataDir, b.layout.InnoDB.LogDir, b.layout.InnoDB.UndoDir} {
+		if _, err := os.ReadDir(dir); err != nil {
+			return fmt.Errorf("the server's directory cannot be read by this process; run xbsend on the server's machine as a user who may read it: %w", err)
+		}
+	}
+	return nil
+}
+
+// flushWait is how long the redo log may stand still before the LSN it must
+// reach: with innodb_flush_log_at_trx_commit=0 the server writes it only now and
+// then, whatever it is asked.
+func (b *backup) flushWait() time.Duration {
+	return redotail.DefaultFlushWait + 2*b.layout.InnoDB.FlushLogTimeout
+}
+
+func (b *backup) openRedo(ctx context.Context) (redotail.Log, error) {
+	return tailmaria.Open(ctx, b.layout.InnoDB.LogDir)
+}
+
+func (b *backup) discoverer() chunker.Discoverer { return chunkmaria.New(roots(&b.layout)) }
+
+// stream writes the archive: redo and files side by side, the manifest at the
+// end, and the end frame only if nothing failed.
+func (b *backup) stream(ctx context.Context, redo format.Redo) (err error) {
+	out, release, err := output(ctx, b.s.out)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if b.out, err = format.NewWriter(out); err != nil {
+		return err
+	}
+	b.log.Info("backing up "+b.layout.DataDir, "server", b.layout.Version, "checkpoint_lsn", redo.CheckpointLSN)
+	b.bar = b.f.out.StartProgress(b.s.err)
+	defer b.bar.Stop()
+	b.hook = hookFromEnvironment()
+	b.files = b.discoverer()
+	b.copy = &chunker.Copier{
+		Sink: b.out, PageSize: b.layout.InnoDB.PageSize, Parallel: b.f.parallel, Rate: int64(b.f.rate),
+		Log: b.log, Progress: b.bar.Add, Before: b.hook.before, After: b.hook.after,
+	}
+
+	var m *format.Manifest
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return b.tail.Run(gctx) })
+	g.Go(func() error { return b.sendRedo(gctx) })
+	g.Go(func() (err error) {
+		if err = b.hook.run(gctx, "redo-started", ""); err == nil {
+			m, err = b.copyAll(gctx)
+		}
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		b.out.Abort(err)
+		return err
+	}
+	return b.finish(m, redo)
+}
+
+// sendRedo passes the redo on as it comes, until the end LSN.
+func (b *backup) sendRedo(ctx context.Context) error {
+	for {
+		p, err := b.tail.Next(ctx)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := b.out.WriteRedo(p.LSN, p.Data); err != nil {
+			return err
+		}
+	}
+}
+
+// finish writes manifest and end frame, and says what was done.
+func (b *backup) finish(m *format.Manifest, redo format.Redo) error {
+	end, ok := b.tail.EndLSN()
+	if !ok {
+		return errors.New("redo has no end")
+	}
+	redo.EndLSN, redo.LastCheckpointLSN = end, b.tail.Checkpoint()
+	m.Backup.Redo = redo
+	m.Finished = time.Now()
+	t, err := b.out.Close(m)
+	if err != nil {
+		return err
+	}
+	attrs := []any{"data", humanize.IBytes(t.DataBytes), "redo", humanize.IBytes(t.RedoBytes),
+		"seconds", seconds(time.Since(b.started)), "locked", seconds(time.Duration(m.Backup.LockSeconds * float64(time.Second))),
+		"end_lsn", end}
+	if p := m.Backup.Binlog; p != nil {
+		attrs = append(attrs, "binlog", fmt.Sprintf("%s:%d", p.File, p.Position), "gtid", m.Backup.GTID)
+	}
+	b.log.Info("backup complete", attrs...)
+	return nil
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.2fs", d.Seconds()) }

@@ -1,0 +1,261 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"github.com/xbstream/xbstream/internal/cli"
+	"github.com/xbstream/xbstream/server"
+	"github.com/xbstream/xbstream/server/optfile"
+)
+
+// flags are the command line and the option files together.
+type flags struct {
+	set     *pflag.FlagSet
+	out     cli.Output
+	version bool
+
+	search optfile.Search
+	group  string
+	server server.Config
+
+	paths       paths
+	parallel    int
+	rate        cli.Size
+	spoolDir    string
+	spoolLimit  cli.Size
+	lockTimeout time.Duration
+	dryRun      bool
+
+	command string // the command line, for the manifest
+}
+
+// paths replace what the server says, where this process sees the same files
+// under other names (a container, a mount).
+type paths struct {
+	dataDir, dataHome, undoDir, logDir, ariaLogDir string
+}
+
+// connection flags have the names the servers' own clients use; the option
+// files may hold them too.
+var connection = []struct{ name, short, usage string }{
+	{"host", "h", "server's `HOST`; localhost means the socket"},
+	{"port", "P", "server's TCP `PORT`"},
+	{"socket", "S", "server's socket `FILE`"},
+	{"protocol", "", "`tcp` or socket; default: the host decides"},
+	{"user", "u", "`USER` to connect as"},
+	{"password", "p", "`PASSWORD`; without a value it is asked for. Safer: option file, MYSQL_PWD"},
+	{"connect-timeout", "", "`SECONDS` for one attempt to connect"},
+	{"ssl", "", "encrypt the connection"},
+	{"ssl-ca", "", "PEM `FILE` of authorities"},
+	{"ssl-cert", "", "PEM `FILE` of this client's certificate"},
+	{"ssl-key", "", "PEM `FILE` of this client's key"},
+	{"ssl-verify-server-cert", "", "check the server's name against its certificate"},
+}
+
+// askPassword stands for -p without a value; no shell can pass it.
+const askPassword = "\x00ask"
+
+func (f *flags) register() {
+	s := pflag.NewFlagSet("xbsend", pflag.ContinueOnError)
+	s.SortFlags = false
+	s.SetOutput(io.Discard)
+	s.StringVar(&f.search.File, "defaults-file", "", "read only this option `FILE`")
+	s.StringVar(&f.search.ExtraFile, "defaults-extra-file", "", "read this option `FILE` after the system's")
+	s.StringVar(&f.group, "defaults-group", "", "read this option `GROUP` too")
+	s.StringVar(&f.search.GroupSuffix, "defaults-group-suffix", "", "read groups with this `SUFFIX` too")
+	s.BoolVar(&f.search.NoDefaults, "no-defaults", false, "read no option file")
+	for _, c := range connection {
+		s.VarPF(&connectionValue{}, c.name, c.short, c.usage)
+	}
+	s.Lookup("password").NoOptDefVal = askPassword
+	s.Lookup("ssl").NoOptDefVal = "1"
+	s.Lookup("ssl-verify-server-cert").NoOptDefVal = "1"
+	s.StringVar(&f.paths.dataDir, "datadir", "", "where this process finds the server's data `DIR`")
+	s.StringVar(&f.paths.dataHome, "innodb-data-home-dir", "", "the same for the system tablespace `DIR`")
+	s.StringVar(&f.paths.undoDir, "innodb-undo-directory", "", "the same for undo tablespaces `DIR`")
+	s.StringVar(&f.paths.logDir, "innodb-log-group-home-dir", "", "the same for the redo log `DIR`")
+	s.StringVar(&f.paths.ariaLogDir, "aria-log-dir-path", "", "the same for Aria's log `DIR`")
+	s.IntVarP(&f.parallel, "parallel", "j", 0, "`N` workers (default: cores)")
+	s.Var(&f.rate, "rate", "data pages read a second at most; redo is never held back")
+	s.StringVar(&f.spoolDir, "spool-dir", "", "`DIR` where redo waits when the pipe is slow (default: TMPDIR)")
+	s.Var(&f.spoolLimit, "spool-limit", "most redo that may wait there")
+	s.DurationVar(&f.lockTimeout, "lock-timeout", server.DefaultLockTimeout, "`TIME` to wait for each lock before giving up")
+	s.BoolVar(&f.dryRun, "dry-run", false, "check everything, print the plan, copy nothing")
+	f.out.Flags(s)
+	s.BoolVar(&f.version, "version", false, "print the version")
+	f.set = s
+}
+
+// connectionValue keeps a connection flag as text: the same setter serves flags
+// and option files.
+type connectionValue struct{ text string }
+
+func (v *connectionValue) Set(s string) error { v.text = s; return nil }
+func (v *connectionValue) String() string     { return "" }
+func (v *connectionValue) Type() string       { return "value" }
+
+// parse reads the command line, then the option files it names; the command
+// line wins.
+func (f *flags) parse(args []string, s streams) error {
+	f.register()
+	f.command = commandLine(args)
+	err := f.set.Parse(spellPassword(args))
+	if errors.Is(err, pflag.ErrHelp) || err == nil && f.version {
+		return err
+	}
+	if err != nil {
+		return &cli.UsageError{Err: err}
+	}
+	if f.set.NArg() > 0 {
+		return cli.Usagef("unexpected argument %q", f.set.Arg(0))
+	}
+	if err := f.optionFiles(); err != nil {
+		return &cli.UsageError{Err: err}
+	}
+	if err := f.connectionFlags(s); err != nil {
+		return err
+	}
+	f.server.LockTimeout = f.lockTimeout
+	return f.out.Check()
+}
+
+// spellPassword turns the clients' -pSECRET, which pflag would read as a row of
+// letters, into the long form.
+func spellPassword(args []string) []string {
+	out := make([]string, len(args))
+	for i, a := range args {
+		if rest, ok := strings.CutPrefix(a, "-p"); ok && rest != "" && !strings.HasPrefix(a, "--") {
+			a = "--password=" + rest
+		}
+		out[i] = a
+	}
+	return out
+}
+
+// commandLine is the command line for the manifest, without the password.
+func commandLine(args []string) string {
+	shown := []string{"xbsend"}
+	for _, a := range args {
+		switch {
+		case strings.HasPrefix(a, "--password="):
+			a = "--password=…"
+		case strings.HasPrefix(a, "-p") && len(a) > 2 && !strings.HasPrefix(a, "--"):
+			a = "-p…"
+		}
+		if strings.ContainsAny(a, " \t\n'\"$\\") {
+			a = strconv.Quote(a)
+		}
+		shown = append(shown, a)
+	}
+	return strings.Join(shown, " ")
+}
+
+// ownGroup is the option group of this command.
+const ownGroup = "xbsend"
+
+func (f *flags) groups() []string {
+	g := []string{"client", "client-server", "client-mariadb", "client-mysql", ownGroup}
+	if f.group != "" {
+		g = append(g, f.group)
+	}
+	return g
+}
+
+// optionFiles applies what the option files say. The groups of the clients hold
+// options of many programs, so what this one does not know is left alone there;
+// in its own group it is a mistake.
+func (f *flags) optionFiles() error {
+	res, err := f.search.Read(f.groups()...)
+	if err != nil {
+		return err
+	}
+	for _, o := range res.Options {
+		known, err := f.server.Set(o.Name, o.Value, o.HasValue)
+		if !known && err == nil {
+			known, err = f.ownOption(o)
+		}
+		if err != nil {
+			return fmt.Errorf("%s, line %d: %w", o.File, o.Line, err)
+		}
+		if !known && !o.Loose && strings.HasPrefix(strings.ToLower(o.Group), ownGroup) {
+			return fmt.Errorf("%s, line %d: unknown option %q in group [%s]", o.File, o.Line, o.Name, o.Group)
+		}
+	}
+	return nil
+}
+
+// ownOption sets a flag of xbsend from its own group.
+func (f *flags) ownOption(o optfile.Option) (known bool, err error) {
+	own := strings.HasPrefix(strings.ToLower(o.Group), ownGroup) || f.group != "" && strings.HasPrefix(o.Group, f.group)
+	flag := f.set.Lookup(o.Name)
+	if !own || flag == nil || strings.HasPrefix(o.Name, "defaults") {
+		return false, nil
+	}
+	if flag.Changed { // the command line wins
+		return true, nil
+	}
+	value := o.Value
+	if !o.HasValue {
+		value = flag.NoOptDefVal
+	}
+	return true, flag.Value.Set(value)
+}
+
+// connectionFlags applies the connection flags of the command line, then asks
+// for a password if that was wanted.
+func (f *flags) connectionFlags(s streams) (err error) {
+	ask := false
+	f.set.Visit(func(flag *pflag.Flag) {
+		v, ok := flag.Value.(*connectionValue)
+		if !ok || err != nil {
+			return
+		}
+		if flag.Name == "password" && v.text == askPassword {
+			ask = true
+			return
+		}
+		_, err = f.server.Set(flag.Name, v.text, true)
+	})
+	if err == nil {
+		err = f.server.Environment(os.Getenv)
+	}
+	if err != nil {
+		return &cli.UsageError{Err: err}
+	}
+	if ask {
+		return f.askPassword(s)
+	}
+	return nil
+}
+
+// askPassword reads the password from the terminal, or, when standard input is
+// none, its first line.
+func (f *flags) askPassword(s streams) error {
+	var text []byte
+	var err error
+	if term.IsTerminal(int(s.in.Fd())) {
+		fmt.Fprint(s.err, "Enter password: ")
+		text, err = term.ReadPassword(int(s.in.Fd()))
+		fmt.Fprintln(s.err)
+	} else {
+		text, err = bufio.NewReader(s.in).ReadBytes('\n')
+		if err == io.EOF && len(text) > 0 {
+			err = nil
+		}
+	}
+	if err != nil {
+		return cli.Usagef("no password given: %w", err)
+	}
+	f.server.Password = server.Secret(strings.TrimRight(string(text), "\r\n"))
+	return nil
+}

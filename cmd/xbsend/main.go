@@ -1,0 +1,86 @@
+// Command xbsend takes a hot physical backup of a running server and writes it
+// to standard output as one archive.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"github.com/xbstream/xbstream/chunker"
+	"github.com/xbstream/xbstream/internal/cli"
+	"github.com/xbstream/xbstream/redotail"
+	"github.com/xbstream/xbstream/server"
+)
+
+// version is set by the build.
+var version = "devel"
+
+const usage = `Usage: xbsend [flags] > ARCHIVE
+
+Takes a hot physical backup of a running MariaDB server and writes it to
+standard output as one archive, which xbstream turns into a data directory.
+
+  xbsend | ssh standby xbstream -x --prepare -C /var/lib/mysql
+  xbsend -S /run/mysqld/mysqld.sock -u backup | aws s3 cp - s3://backups/monday.xb
+  xbsend --dry-run
+
+`
+
+// streams are the process's standard files; tests pass their own.
+type streams struct {
+	in, out, err *os.File
+}
+
+func main() {
+	ctx, cancel := cli.Context()
+	code := run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr})
+	cancel()
+	os.Exit(code)
+}
+
+// run takes one backup, says what went wrong, and returns the exit code.
+func run(ctx context.Context, args []string, s streams) int {
+	var f flags
+	err := f.parse(args, s)
+	switch {
+	case errors.Is(err, pflag.ErrHelp):
+		fmt.Fprint(s.out, usage+cli.FlagUsages(f.set)+"\n"+cli.CodeHelp+"\n")
+		return cli.ExitDone
+	case err == nil && f.version:
+		fmt.Fprintln(s.out, "xbsend", version)
+		return cli.ExitDone
+	case err == nil:
+		err = start(ctx, &f, s)
+	}
+	if err != nil {
+		// A signal is the reason of whatever else failed because of it.
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		f.out.Logger("xbsend", s.err).Error(err.Error())
+	}
+	return cli.Code(err, []cli.Case{
+		{Err: server.ErrConnect, Code: cli.ExitServer},
+		{Err: server.ErrPrivilege, Code: cli.ExitServer},
+		{Err: server.ErrUnsupported, Code: cli.ExitServer},
+		{Err: server.ErrLockTimeout, Code: cli.ExitServer},
+		{Err: server.ErrLockLost, Code: cli.ExitServer},
+		{Err: redotail.ErrOverrun, Code: cli.ExitRedoLost},
+		{Err: redotail.ErrSpoolFull, Code: cli.ExitRedoLost},
+		{Err: redotail.ErrDamaged, Code: cli.ExitRedoLost},
+		{Err: chunker.ErrDamagedPage, Code: cli.ExitPage},
+	})
+}
+
+func start(ctx context.Context, f *flags, s streams) error {
+	if !f.dryRun && term.IsTerminal(int(s.out.Fd())) {
+		return cli.Usagef("the archive goes to standard output, which is a terminal: redirect it to a file or a pipe")
+	}
+	b := &backup{f: f, s: s, log: f.out.Logger("xbsend", s.err)}
+	return b.run(ctx)
+}

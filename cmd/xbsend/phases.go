@@ -1,0 +1,380 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/xbstream/xbstream/chunker"
+	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/redotail"
+	"github.com/xbstream/xbstream/server"
+)
+
+// phases copies the files of one backup under its locks.
+type phases struct {
+	*backup
+	locks server.Backup
+
+	spaces []chunker.Result          // copies of tablespace files, good and bad
+	plan   chunker.Plan              // which of them stay
+	late   []chunker.Result          // tablespace files copied while DDL is blocked
+	early  map[string]chunker.Result // other files copied before the locks, by path
+	others map[string]chunker.Result // other files as they stay, by path
+	sent   int                       // files in the archive, superseded ones too
+	dirs   []format.File
+}
+
+// copyAll copies everything but redo and returns the manifest, which lacks only
+// what the redo tail knows.
+func (b *backup) copyAll(ctx context.Context) (*format.Manifest, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	locks, err := b.server.Begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer locks.Close()
+	// A lock that is lost ends the copy at once: what it protected is gone.
+	go func() {
+		select {
+		case <-locks.Lost():
+			cancel(locks.Err())
+		case <-ctx.Done():
+		}
+	}()
+	p := &phases{backup: b, locks: locks, early: map[string]chunker.Result{}, others: map[string]chunker.Result{}}
+	m, err := p.run(ctx)
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return nil, err
+	}
+	return m, nil
+}
+
+func (p *phases) run(ctx context.Context) (*format.Manifest, error) {
+	if err := p.hook.run(ctx, "stage-start", ""); err != nil {
+		return nil, err
+	}
+	if err := p.copySpaces(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.copyEarly(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.stage(ctx, "stage-flush", p.locks.Flush); err != nil {
+		return nil, err
+	}
+	if err := p.stage(ctx, "stage-block-ddl", p.locks.BlockDDL); err != nil {
+		return nil, err
+	}
+	if err := p.reconcile(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.copyOthers(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.stage(ctx, "stage-block-commit", p.locks.BlockCommit); err != nil {
+		return nil, err
+	}
+	pos, err := p.position(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.copyLast(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.locks.End(ctx); err != nil {
+		return nil, err
+	}
+	return p.manifest(pos), nil
+}
+
+func (p *phases) stage(ctx context.Context, event string, take func(context.Context) error) error {
+	if err := take(ctx); err != nil {
+		return err
+	}
+	return p.hook.run(ctx, event, "")
+}
+
+// passes over the tablespaces before DDL is blocked: the first copies all, the
+// others what has come since, so that little is left to copy under the lock.
+const passes = 3
+
+// copySpaces copies tablespace files while the server does what it likes.
+func (p *phases) copySpaces(ctx context.Context) error {
+	for n := range passes {
+		todo, err := p.spacesToCopy(ctx)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			p.bar.Stage("data files", totalSize(todo))
+			if err := p.hook.run(ctx, "tablespaces-listed", ""); err != nil {
+				return err
+			}
+		}
+		if len(todo) == 0 {
+			return nil
+		}
+		done, err := p.copy.CopyInnoDB(ctx, todo)
+		if err != nil {
+			return err
+		}
+		p.count(done)
+		p.spaces = append(p.spaces, done...)
+	}
+	return nil
+}
+
+// spacesToCopy lists the tablespace files of which there is no good copy yet.
+func (p *phases) spacesToCopy(ctx context.Context) ([]chunker.File, error) {
+	found, err := p.files.InnoDB(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now, err := chunker.ReadSpaces(ctx, found)
+	if err != nil {
+		return nil, err
+	}
+	p.plan = chunker.Reconcile(p.spaces, now, p.deleted())
+	return p.plan.Copy, nil
+}
+
+// deleted are the space ids that the redo so far says were deleted.
+func (p *phases) deleted() map[format.SpaceID]bool {
+	ids := map[format.SpaceID]bool{}
+	for _, c := range p.tail.Files() {
+		// "modified" is only kept after "deleted": the file is back.
+		if c.Op == redotail.FileDeleted || c.Op == redotail.FileModified {
+			ids[c.Space] = true
+		}
+	}
+	return ids
+}
+
+func totalSize(files []chunker.File) (n int64) {
+	for _, f := range files {
+		n += f.Signature.Size
+	}
+	return n
+}
+
+func (p *phases) count(results []chunker.Result) {
+	for _, r := range results {
+		if !r.Gone {
+			p.sent++
+		}
+	}
+}
+
+// copyEarly copies the other files before the locks. What does not change until
+// they are held need not be copied under them.
+func (p *phases) copyEarly(ctx context.Context) error {
+	if p.layout.MyISAMMmap {
+		return nil // writes through a mapping leave no trace in the file's times
+	}
+	found, err := p.files.Others(ctx)
+	if err != nil {
+		return err
+	}
+	var todo []chunker.File
+	for _, f := range found {
+		if f.Class == chunker.ClassSchema || f.Class == chunker.ClassTable || f.Class == chunker.ClassAria {
+			todo = append(todo, f)
+		}
+	}
+	done, err := p.copy.CopyFiles(ctx, todo)
+	if err != nil {
+		return err
+	}
+	p.count(done)
+	for _, r := range done {
+		p.early[r.File.Rel] = r
+	}
+	return nil
+}
+
+// reconcile settles which copies stand for the tablespaces there are, now that
+// no DDL can change them, and copies what is missing.
+func (p *phases) reconcile(ctx context.Context) error {
+	// The redo must say all that happened to files until now: an import that
+	// it has not reported yet would go unseen.
+	if err := p.catchUp(ctx); err != nil {
+		return err
+	}
+	if err := p.hook.run(ctx, "reconcile", ""); err != nil {
+		return err
+	}
+	todo, err := p.spacesToCopy(ctx)
+	if err != nil {
+		return err
+	}
+	p.late, err = p.copy.CopyInnoDB(ctx, todo)
+	if err != nil {
+		return err
+	}
+	p.count(p.late)
+	if err := mustStand(p.late); err != nil {
+		return err
+	}
+	p.dirs, err = p.files.Dirs(ctx)
+	return err
+}
+
+// catchUp waits until the redo was read up to where the server is now.
+func (p *phases) catchUp(ctx context.Context) error {
+	if err := p.locks.FlushLogs(ctx); err != nil {
+		return err
+	}
+	lsn, err := p.server.LSN(ctx)
+	if err != nil {
+		return err
+	}
+	limit := time.Now().Add(p.flushWait())
+	for p.tail.Position() < lsn {
+		if time.Now().After(limit) {
+			return &redotail.StuckError{Reached: p.tail.Position(), Wanted: lsn}
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// mustStand makes sure that nothing disappeared that the lock should have kept.
+// Only the files of a running ALTER may.
+func mustStand(results []chunker.Result) error {
+	for _, r := range results {
+		if r.Gone && !strings.Contains(r.File.Rel, "#sql") {
+			return fmt.Errorf("%s: file %s disappeared while DDL was blocked", r.File.Table, r.File.Abs)
+		}
+	}
+	return nil
+}
+
+// copyOthers copies the files that stand still while DDL is blocked, unless they
+// were copied early and have not changed.
+func (p *phases) copyOthers(ctx context.Context) error {
+	now, err := p.listOthers(ctx)
+	if err != nil {
+		return err
+	}
+	return p.copyChanged(ctx, now, func(f chunker.File) bool { return f.Class.Stage() == chunker.StageBlockDDL })
+}
+
+func (p *phases) listOthers(ctx context.Context) ([]chunker.File, error) {
+	found, err := p.files.Others(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return chunker.ReadSignatures(ctx, found)
+}
+
+// copyChanged copies those of files that are wanted and have no valid copy yet.
+func (p *phases) copyChanged(ctx context.Context, files []chunker.File, wanted func(chunker.File) bool) error {
+	var todo []chunker.File
+	for _, f := range files {
+		if !wanted(f) {
+			continue
+		}
+		if r, ok := p.others[f.Rel]; ok && r.Signature == f.Signature && !r.Changed {
+			continue
+		}
+		if r, ok := p.early[f.Rel]; ok && r.Unchanged(f.Signature) {
+			p.others[f.Rel] = r
+			continue
+		}
+		todo = append(todo, f)
+	}
+	done, err := p.copy.CopyFiles(ctx, todo)
+	if err != nil {
+		return err
+	}
+	p.count(done)
+	for _, r := range done {
+		p.others[r.File.Rel] = r
+	}
+	return mustStand(done)
+}
+
+// position reads the moment the backup stands for, while nothing can commit,
+// and tells the redo tail to end there.
+func (p *phases) position(ctx context.Context) (server.Position, error) {
+	if err := p.locks.FlushLogs(ctx); err != nil {
+		return server.Position{}, err
+	}
+	pos, err := p.locks.Position(ctx)
+	if err != nil {
+		return server.Position{}, err
+	}
+	// Before the lock is released: what the tail has read until now holds no
+	// commit after the position, and it reads nothing more than up to it.
+	p.tail.StopAt(pos.LSN)
+	return pos, p.hook.run(ctx, "end-lsn", "")
+}
+
+// copyLast copies what stands still only while commits are blocked. Aria's
+// control file comes first and its logs last: recovery begins at what the one
+// says and finds in the others all that happened to the tables meanwhile.
+func (p *phases) copyLast(ctx context.Context) error {
+	now, err := p.listOthers(ctx)
+	if err != nil {
+		return err
+	}
+	first := func(f chunker.File) bool { return f.Class == chunker.ClassAriaControl }
+	last := func(f chunker.File) bool { return f.Class == chunker.ClassAriaLog }
+	// Tables without transactions are looked at again: nothing can have
+	// changed since DDL is blocked, and if it has, it is copied again.
+	rest := func(f chunker.File) bool { return !first(f) && !last(f) }
+	for _, wanted := range []func(chunker.File) bool{first, rest} {
+		if err := p.copyChanged(ctx, now, wanted); err != nil {
+			return err
+		}
+	}
+	if err := p.hook.run(ctx, "aria-logs-listed", ""); err != nil {
+		return err
+	}
+	return p.copyChanged(ctx, now, last)
+}
+
+// manifest says what the archive holds.
+func (p *phases) manifest(pos server.Position) *format.Manifest {
+	m := &format.Manifest{
+		Tool: "xbsend " + version, Command: p.f.command, Started: p.started,
+		Backup: &format.Backup{
+			Type: "full-backuped", Server: describe(&p.layout), Binlog: pos.Binlog, GTID: pos.GTID,
+			Stages: p.locks.Stages(), LockSeconds: p.locks.LockSeconds(),
+		},
+		Files: slices.Clone(p.dirs),
+	}
+	add := func(r chunker.Result) {
+		if r.Gone {
+			return
+		}
+		if r.Entry.Kind == format.KindUndo {
+			m.Backup.Server.UndoTablespaces++
+		}
+		m.Files = append(m.Files, r.Entry)
+	}
+	for _, r := range p.plan.Keep {
+		add(r)
+	}
+	for _, r := range p.late {
+		add(r)
+	}
+	for _, r := range p.others {
+		add(r)
+	}
+	m.Discarded = p.sent - (len(m.Files) - len(p.dirs))
+	slices.SortFunc(m.Files, func(a, b format.File) int { return cmp.Compare(a.Path, b.Path) })
+	return m
+}

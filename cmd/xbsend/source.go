@@ -1,0 +1,106 @@
+package main
+
+import (
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/xbstream/xbstream/chunker"
+	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/server"
+)
+
+// override puts the paths of the command line in the place of the server's.
+func (p paths) override(l *server.Layout) {
+	set := func(dst *string, v string) {
+		if v != "" {
+			*dst = v
+		}
+	}
+	old := l.DataDir
+	set(&l.DataDir, p.dataDir)
+	for _, dir := range []*string{&l.InnoDB.DataHome, &l.InnoDB.UndoDir, &l.InnoDB.LogDir, &l.AriaLogDir} {
+		*dir = moved(*dir, old, l.DataDir)
+	}
+	for i := range l.InnoDB.DataFiles {
+		f := &l.InnoDB.DataFiles[i].Path
+		*f = moved(*f, old, l.DataDir)
+		if p.dataHome != "" {
+			*f = filepath.Join(p.dataHome, filepath.Base(*f))
+		}
+	}
+	set(&l.InnoDB.DataHome, p.dataHome)
+	set(&l.InnoDB.UndoDir, p.undoDir)
+	set(&l.InnoDB.LogDir, p.logDir)
+	set(&l.AriaLogDir, p.ariaLogDir)
+}
+
+// moved is path after the directory old was found at new.
+func moved(path, old, new string) string {
+	if !within(path, old) {
+		return path
+	}
+	return filepath.Join(new, strings.TrimPrefix(path, old))
+}
+
+// roots is the server's layout in the chunker's words.
+func roots(l *server.Layout) chunker.Layout {
+	c := chunker.Layout{
+		DataDir:    l.DataDir,
+		DataHome:   l.InnoDB.DataHome,
+		UndoDir:    l.InnoDB.UndoDir,
+		LogDir:     l.InnoDB.LogDir,
+		AriaLogDir: l.AriaLogDir,
+		PageSize:   l.InnoDB.PageSize,
+	}
+	for _, f := range l.InnoDB.DataFiles {
+		c.DataFiles = append(c.DataFiles, chunker.DataFile{Name: f.Path, Size: f.Size, Autoextend: f.Autoextend})
+	}
+	exclude := append([]string{l.PidFile, l.Socket, l.LogError, l.GeneralLog, l.SlowLog, l.BinlogBase, l.BinlogIndex, l.RelayBase}, l.TmpDirs...)
+	for _, f := range l.InnoDB.TempFiles {
+		exclude = append(exclude, f.Path)
+	}
+	for _, p := range exclude {
+		// A temporary directory is left out where it lies among the data,
+		// not where the data lie below it.
+		if p != "" && !within(l.DataDir, p) {
+			c.ExcludePaths = append(c.ExcludePaths, p)
+		}
+	}
+	return c
+}
+
+// within says whether path is dir or below it.
+func within(path, dir string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(rel)
+}
+
+// describe is the server in the manifest's words.
+func describe(l *server.Layout) format.Server {
+	return format.Server{
+		Dialect:             l.Dialect,
+		Version:             l.Version,
+		Comment:             l.Comment,
+		PageSize:            l.InnoDB.PageSize,
+		DataFilePath:        restoredDataFiles(l),
+		ChecksumAlgorithm:   l.InnoDB.ChecksumAlgorithm,
+		LogFileSize:         l.InnoDB.LogFileSize,
+		CompressionLevel:    l.InnoDB.CompressionLevel,
+		LowerCaseTableNames: l.LowerCaseTableNames,
+		ServerUUID:          l.ServerUUID,
+		ServerID:            l.ServerID,
+	}
+}
+
+// restoredDataFiles is innodb_data_file_path for the restored directory, where
+// all files of the system tablespace lie side by side.
+func restoredDataFiles(l *server.Layout) string {
+	parts := strings.Split(l.InnoDB.DataFilePath, ";")
+	for i, p := range parts {
+		if name, rest, ok := strings.Cut(p, ":"); ok {
+			parts[i] = path.Base(name) + ":" + rest
+		}
+	}
+	return strings.Join(parts, ";")
+}
