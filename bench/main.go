@@ -1,0 +1,162 @@
+// Command bench compares xbsend and xbstream with mariabackup and mbstream on
+// this machine: the same data, the same cache, in turn, in one run. It prints
+// Markdown. Nothing is asserted: a test that is timed fails on a busy machine;
+// a ratio of medians of interleaved runs tells the truth.
+//
+//	go run ./bench -bin bin -mb 1024 -redo 400 -runs 5
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/xbstream/xbstream/internal/servertest"
+)
+
+type config struct {
+	bin     string // directory of our binaries
+	dataMB  int64  // size of the data set
+	redoMB  int64  // redo in the directory that is prepared
+	runs    int    // counted runs, after one warm-up
+	only    string // name of the only line to run
+	workers string // -j of ours, "" for the default
+}
+
+func main() {
+	var c config
+	flag.StringVar(&c.bin, "bin", "bin", "directory of xbsend and xbstream")
+	flag.Int64Var(&c.dataMB, "mb", 1024, "size of the data set in MiB")
+	flag.Int64Var(&c.redoMB, "redo", 400, "redo of the directory to prepare, in MiB")
+	flag.IntVar(&c.runs, "runs", 5, "counted runs of each command")
+	flag.StringVar(&c.only, "only", "", "run this line only: backup, whole or prepare")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	err := run(ctx, c)
+	stop()
+	if err2 := servertest.Cleanup(); err == nil {
+		err = err2
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, c config) error {
+	bin, err := filepath.Abs(c.bin)
+	if err != nil {
+		return err
+	}
+	c.bin = bin
+	fmt.Println(header)
+	for _, l := range []struct {
+		name string
+		run  func(context.Context, config) error
+	}{{"backup", benchBackup}, {"prepare", benchPrepare}} {
+		if c.only != "" && c.only != l.name && !(l.name == "backup" && c.only == "whole") {
+			continue
+		}
+		if err := l.run(ctx, c); err != nil {
+			return fmt.Errorf("%s: %w", l.name, err)
+		}
+	}
+	return nil
+}
+
+// benchBackup measures the backup of an idle server, whose data is cached: into
+// a pipe that is thrown away, and the whole way to a directory that starts.
+func benchBackup(ctx context.Context, c config) error {
+	s, err := servertest.Start(ctx, servertest.Options{LogFileSize: 96 << 20, LogBin: true,
+		Args: []string{"--innodb-buffer-pool-size=1G", "--innodb-flush-log-at-trx-commit=2"}})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if err := s.CreateSchema(ctx, servertest.LoadOptions{BulkBytes: c.dataMB << 20}); err != nil {
+		return err
+	}
+	if err := settle(ctx, s); err != nil {
+		return err
+	}
+	peer := []string{"mariabackup", "--no-defaults", "--backup", "--stream=xbstream", "--user=root", "--socket=" + s.Socket(), "--target-dir=/tmp"}
+	ours := []string{filepath.Join(c.bin, "xbsend"), "--no-defaults", "--user=root", "--socket=" + s.Socket()}
+	if c.only != "whole" {
+		if err := compare(ctx, c, "backup, thrown away", nil,
+			pipeline{peer, {"cat"}}, pipeline{ours, {"cat"}}); err != nil {
+			return err
+		}
+	}
+	dir, err := servertest.TempDir("bench-whole")
+	if err != nil {
+		return err
+	}
+	target := filepath.Join(dir, "target")
+	fresh := func() error {
+		if err := os.RemoveAll(target); err != nil {
+			return err
+		}
+		return os.Mkdir(target, 0o700)
+	}
+	return compare(ctx, c, "backup, extract, prepare, synced", fresh,
+		pipeline{peer, {"mbstream", "-x", "-C", target}}.then(
+			pipeline{{"mariabackup", "--no-defaults", "--prepare", "--target-dir=" + target}}, pipeline{{"sync", "-f", target}}),
+		pipeline{ours, {filepath.Join(c.bin, "xbstream"), "-x", "--prepare", "-C", target}})
+}
+
+// settle waits until the server has written what it has to write, so that no
+// run pays for it.
+func settle(ctx context.Context, s *servertest.Server) error {
+	return s.Exec(ctx, "SET GLOBAL innodb_max_dirty_pages_pct_lwm=0", "SET GLOBAL innodb_max_dirty_pages_pct=0",
+		"DO SLEEP(5)", "FLUSH TABLES")
+}
+
+// benchPrepare measures the recovery of a directory that mariabackup made, with
+// much redo: the server keeps its pages dirty, so its checkpoint stays behind.
+func benchPrepare(ctx context.Context, c config) error {
+	dir, err := makeBackup(ctx, c)
+	if err != nil {
+		return err
+	}
+	work := filepath.Join(filepath.Dir(dir), "work")
+	fresh := func() error {
+		if err := os.RemoveAll(work); err != nil {
+			return err
+		}
+		return plain(ctx, "cp", "-a", dir, work)
+	}
+	peer := []string{"mariabackup", "--no-defaults", "--prepare", "--target-dir=" + work}
+	ours := pipeline{{filepath.Join(c.bin, "xbstream"), "prepare", work}}
+	name := fmt.Sprintf("prepare, %s of redo", sizeOf(filepath.Join(dir, "ib_logfile0")))
+	if err := compare(ctx, c, name+", peer's default memory", fresh, pipeline{peer}.then(pipeline{{"sync", "-f", work}}), ours); err != nil {
+		return err
+	}
+	big := append(append([]string{}, peer...), "--use-memory=1G")
+	return compare(ctx, c, name+", peer with 1G", fresh, pipeline{big}.then(pipeline{{"sync", "-f", work}}), ours)
+}
+
+func makeBackup(ctx context.Context, c config) (string, error) {
+	s, err := servertest.Start(ctx, servertest.Options{LogFileSize: (3*c.redoMB + 64) << 20, Args: []string{
+		"--innodb-buffer-pool-size=2G", "--innodb-flush-log-at-trx-commit=0",
+		"--innodb-max-dirty-pages-pct=99", "--innodb-max-dirty-pages-pct-lwm=0"}})
+	if err != nil {
+		return "", err
+	}
+	defer s.Close()
+	if err := s.CreateSchema(ctx, servertest.LoadOptions{BulkBytes: 64 << 20, MaxRowsPerTable: 2000}); err != nil {
+		return "", err
+	}
+	if err := fillRedo(ctx, s, c.redoMB<<20); err != nil {
+		return "", err
+	}
+	dir, err := servertest.TempDir("bench-prepare")
+	if err != nil {
+		return "", err
+	}
+	dir = filepath.Join(dir, "backup")
+	return dir, plain(ctx, "mariabackup", "--no-defaults", "--backup", "--user=root", "--socket="+s.Socket(), "--target-dir="+dir)
+}

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/xbstream/xbstream/internal/servertest"
+)
+
+// pipeline is a row of commands, each reading what the one before writes. The
+// output of the last one is thrown away.
+type pipeline [][]string
+
+// steps are pipelines run one after the other, measured as one.
+type steps []pipeline
+
+func (p pipeline) then(more ...pipeline) steps { return append(steps{p}, more...) }
+
+// cost is what one run took.
+type cost struct {
+	wall, cpu time.Duration
+	rss       int64 // of the largest process, in bytes
+}
+
+const header = `| work | | peer | ours | ratio |
+| --- | --- | ---: | ---: | ---: |`
+
+// compare runs peer and ours in turn, one warm-up and c.runs counted, and prints
+// the medians. fresh is called before each run and not counted.
+func compare(ctx context.Context, c config, name string, fresh func() error, peer, ours any) error {
+	var costs [2][]cost
+	for n := range c.runs + 1 {
+		for i, what := range []any{peer, ours} {
+			if fresh != nil {
+				if err := fresh(); err != nil {
+					return err
+				}
+			}
+			got, err := measure(ctx, what)
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			if n > 0 {
+				costs[i] = append(costs[i], got)
+			}
+		}
+	}
+	report(name, costs)
+	return nil
+}
+
+func report(name string, costs [2][]cost) {
+	row := func(what string, value func(cost) float64, show func(float64) string) {
+		p, o := median(costs[0], value), median(costs[1], value)
+		fmt.Printf("| %s | %s | %s | %s | **%.2f** |\n", name, what, show(p), show(o), o/p)
+	}
+	seconds := func(v float64) string { return fmt.Sprintf("%.2f s", v) }
+	row("wall", func(c cost) float64 { return c.wall.Seconds() }, seconds)
+	row("CPU", func(c cost) float64 { return c.cpu.Seconds() }, seconds)
+	row("peak RSS", func(c cost) float64 { return float64(c.rss) }, func(v float64) string { return humanize.IBytes(uint64(v)) })
+}
+
+func median(costs []cost, value func(cost) float64) float64 {
+	var v []float64
+	for _, c := range costs {
+		v = append(v, value(c))
+	}
+	slices.Sort(v)
+	return v[len(v)/2]
+}
+
+func measure(ctx context.Context, what any) (cost, error) {
+	all, ok := what.(steps)
+	if !ok {
+		all = steps{what.(pipeline)}
+	}
+	var sum cost
+	for _, p := range all {
+		c, err := p.run(ctx)
+		if err != nil {
+			return cost{}, err
+		}
+		sum.wall += c.wall
+		sum.cpu += c.cpu
+		sum.rss = max(sum.rss, c.rss)
+	}
+	return sum, nil
+}
+
+// run runs the pipeline once.
+func (p pipeline) run(ctx context.Context) (cost, error) {
+	cmds := make([]*exec.Cmd, len(p))
+	logs := make([]strings.Builder, len(p))
+	var open []io.Closer
+	for i, args := range p {
+		cmds[i] = exec.CommandContext(ctx, args[0], args[1:]...)
+		cmds[i].Stderr = &logs[i]
+		cmds[i].SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		if i > 0 {
+			r, w, err := os.Pipe()
+			if err != nil {
+				return cost{}, err
+			}
+			cmds[i-1].Stdout, cmds[i].Stdin = w, r
+			open = append(open, r, w)
+		}
+	}
+	start := time.Now()
+	for _, c := range cmds {
+		if err := c.Start(); err != nil {
+			return cost{}, err
+		}
+	}
+	for _, o := range open {
+		o.Close()
+	}
+	var got cost
+	for i, c := range cmds {
+		if err := c.Wait(); err != nil {
+			return cost{}, fmt.Errorf("%s: %w: %s", strings.Join(p[i], " "), err, tail(logs[i].String()))
+		}
+		u := c.ProcessState.SysUsage().(*syscall.Rusage)
+		got.cpu += c.ProcessState.UserTime() + c.ProcessState.SystemTime()
+		got.rss = max(got.rss, u.Maxrss<<10)
+	}
+	got.wall = time.Since(start)
+	return got, nil
+}
+
+// plain runs a command that is not measured.
+func plain(ctx context.Context, name string, args ...string) error {
+	if out, err := exec.CommandContext(ctx, name, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", name, err, tail(string(out)))
+	}
+	return nil
+}
+
+func tail(s string) string { return s[max(0, len(s)-600):] }
+
+func sizeOf(path string) string {
+	st, err := os.Stat(path)
+	if err != nil {
+		return err.Error()
+	}
+	return humanize.IBytes(uint64(st.Size()))
+}
+
+// fillRedo changes rows all over the tables until the server has written that
+// many bytes of redo since its checkpoint.
+func fillRedo(ctx context.Context, s *servertest.Server, bytes int64) error {
+	load, err := s.StartLoad(ctx, servertest.LoadOptions{Writers: 4, MaxRowsPerTable: 2000})
+	if err != nil {
+		return err
+	}
+	defer load.Stop()
+	for deadline := time.Now().Add(10 * time.Minute); time.Now().Before(deadline); {
+		age, err := s.String(ctx, "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'INNODB_CHECKPOINT_AGE'")
+		if err != nil {
+			return err
+		}
+		var n int64
+		if _, err := fmt.Sscan(age, &n); err != nil {
+			return err
+		}
+		if n >= bytes {
+			_, err := load.Stop()
+			return err
+		}
+		if err := s.Exec(ctx, "UPDATE `load`.bulk_0 SET a = a + 1, b = UUID() WHERE id % 7 = "+fmt.Sprint(time.Now().UnixNano()%7)); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("redo did not grow to %d bytes in ten minutes", bytes)
+}
