@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -429,5 +430,26 @@ func holding(t *testing.T) (kill func(), step func(word string)) {
 		if line, err := lines.ReadString('\n'); line != word+"\n" {
 			t.Fatalf("the process says %q, %v; want %s", line, err, word)
 		}
+	}
+}
+
+// A server that hangs does not hang the backup: neither a lock's budget nor the
+// giving up needs its answer.
+func TestServerHangs(t *testing.T) {
+	own := scratch(t)
+	s := open(t, server.Config{Socket: own.path("sock"), User: "root", LockTimeout: time.Second})
+	b := begin(t, s)
+	if err := own.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- b.Flush(t.Context()) }()
+	select {
+	case err := <-done:
+		if !errors.Is(err, server.ErrLockTimeout) {
+			t.Errorf("got %v, want ErrLockTimeout", err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("the step hangs")
 	}
 }
