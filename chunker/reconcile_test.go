@@ -1,0 +1,132 @@
+package chunker
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/xbstream/xbstream/format"
+)
+
+func TestReconcile(t *testing.T) {
+	began := time.Unix(1000, 0)
+	old := began.Add(-time.Hour).UnixNano()
+	// found is a file as it is now: name, space id, inode.
+	found := func(name string, id format.SpaceID, inode uint64) File {
+		return File{Rel: name, Kind: format.KindTablespace, SpaceID: id, Signature: Signature{Inode: inode, Size: 1, Mtime: old, Ctime: old}}
+	}
+	// copied is a copy: its number and what it was then.
+	copied := func(no format.FileNo, f File) Result {
+		return Result{
+			File: f, Signature: f.Signature, Began: began,
+			Entry: format.File{No: no, Path: f.Rel, Space: &format.Space{ID: f.SpaceID, FirstPage: f.firstPage()}},
+		}
+	}
+	rebuild := func(no format.FileNo, f File) Result {
+		r := copied(no, f)
+		r.Entry.Space.ID, r.Entry.Space.Rebuild = 0, true
+		return r
+	}
+	foreign := func(r Result) Result { r.Foreign = true; return r }
+	written := func(f File) File { f.Signature.Mtime++; return f }
+	unwritten := func(f File) File { f.SpaceID, f.Unwritten = 0, true; return f }
+	system := func(name string, first format.PageNo, inode uint64) File {
+		f := found(name, 0, inode)
+		f.System = &System{FirstPage: first}
+		return f
+	}
+	a, b := found("d/a.ibd", 7, 100), found("d/b.ibd", 8, 101)
+
+	for _, c := range []struct {
+		name    string
+		copied  []Result
+		now     []File
+		deleted map[format.SpaceID]bool
+		want    string
+	}{
+		{"nothing happened", []Result{copied(1, a), copied(2, b)}, []File{a, b}, nil, "keep 1=d/a.ibd 2=d/b.ibd"},
+		{"written meanwhile", []Result{copied(1, a)}, []File{written(a)}, nil, "keep 1=d/a.ibd"},
+		{"dropped", []Result{copied(1, a), copied(2, b)}, []File{b}, nil, "keep 2=d/b.ibd discard 1"},
+		{"gone before it was opened", []Result{{File: a, Gone: true}}, nil, nil, ""},
+		{"created", []Result{copied(1, a)}, []File{a, b}, nil, "keep 1=d/a.ibd copy d/b.ibd"},
+		{"renamed", []Result{copied(1, a)}, []File{found("e/c.ibd", 7, 100)}, nil, "keep 1=e/c.ibd"},
+		{"swapped", []Result{copied(1, a), copied(2, b)}, []File{found("d/a.ibd", 8, 101), found("d/b.ibd", 7, 100)}, nil, "keep 1=d/b.ibd 2=d/a.ibd"},
+		{"renamed before it was opened", []Result{{File: a, Gone: true}}, []File{found("d/c.ibd", 7, 100)}, nil, "copy d/c.ibd"},
+		{"truncated", []Result{copied(1, a)}, []File{found("d/a.ibd", 9, 102)}, nil, "copy d/a.ibd discard 1"},
+		{"dropped and created", []Result{copied(1, a)}, []File{found("d/a.ibd", 9, 100)}, nil, "copy d/a.ibd discard 1"},
+		{"copied under both names", []Result{copied(1, a), copied(2, found("d/c.ibd", 7, 100))}, []File{found("d/c.ibd", 7, 100)}, nil, "keep 2=d/c.ibd discard 1"},
+		{"another file with the id", []Result{copied(1, a)}, []File{found("d/a.ibd", 7, 555)}, nil, "copy d/a.ibd discard 1"},
+		{"imported", []Result{copied(1, a), copied(2, b)}, []File{a, b}, map[format.SpaceID]bool{7: true}, "keep 2=d/b.ibd copy d/a.ibd discard 1"},
+		{"deleted for good", []Result{copied(1, a)}, nil, map[format.SpaceID]bool{7: true}, "discard 1"},
+		{"seen during an import", []Result{foreign(copied(1, a))}, []File{written(a)}, nil, "copy d/a.ibd discard 1"},
+		{"imported long ago", []Result{foreign(copied(1, a))}, []File{a}, nil, "keep 1=d/a.ibd"},
+		{"not written yet, then written", []Result{rebuild(1, a)}, []File{a}, nil, "copy d/a.ibd discard 1"},
+		{"never written", []Result{rebuild(1, a)}, []File{unwritten(a)}, nil, "copy d/a.ibd discard 1"},
+		{"two files of the system tablespace", []Result{copied(1, system("ibdata1", 0, 1)), copied(2, system("ibdata2", 640, 2))},
+			[]File{system("ibdata1", 0, 1), system("ibdata2", 640, 2)}, nil, "keep 1=ibdata1 2=ibdata2"},
+		{"a table is not the system tablespace", []Result{rebuild(1, a), copied(2, system("ibdata1", 0, 1))},
+			[]File{system("ibdata1", 0, 1), unwritten(a)}, nil, "keep 2=ibdata1 copy d/a.ibd discard 1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := describe(Reconcile(c.copied, c.now, c.deleted)); got != c.want {
+				t.Errorf("%s\nwant %s", got, c.want)
+			}
+		})
+	}
+}
+
+func describe(p Plan) string {
+	var keep, again, discard []string
+	for _, r := range p.Keep {
+		keep = append(keep, fmt.Sprintf("%d=%s", r.Entry.No, r.Entry.Path))
+	}
+	for _, f := range p.Copy {
+		again = append(again, f.Rel)
+	}
+	for _, no := range p.Discard {
+		discard = append(discard, no.String())
+	}
+	var out []string
+	for _, part := range []struct {
+		word  string
+		items []string
+	}{{"keep", keep}, {"copy", again}, {"discard", discard}} {
+		slices.Sort(part.items)
+		if len(part.items) > 0 {
+			out = append(out, part.word+" "+strings.Join(part.items, " "))
+		}
+	}
+	return strings.Join(out, " ")
+}
+
+func TestUnchanged(t *testing.T) {
+	began := time.Unix(1000, 0)
+	sig := Signature{Dev: 1, Inode: 2, Size: 3, Mtime: began.Add(-time.Minute).UnixNano(), Ctime: began.Add(-time.Minute).UnixNano()}
+	with := func(change func(*Signature)) Signature { s := sig; change(&s); return s }
+	base := Result{Signature: sig, Began: began}
+	for _, c := range []struct {
+		name string
+		r    Result
+		now  Signature
+		want bool
+	}{
+		{"same", base, sig, true},
+		{"other inode", base, with(func(s *Signature) { s.Inode++ }), false},
+		{"other device", base, with(func(s *Signature) { s.Dev++ }), false},
+		{"other size", base, with(func(s *Signature) { s.Size++ }), false},
+		{"written", base, with(func(s *Signature) { s.Mtime++ }), false},
+		{"time set back after writing", base, with(func(s *Signature) { s.Ctime++ }), false},
+		{"changed while read", Result{Signature: sig, Began: began, Changed: true}, sig, false},
+		{"gone", Result{Signature: sig, Began: began, Gone: true}, sig, false},
+		{"written just before", Result{Signature: sig, Began: time.Unix(0, sig.Mtime).Add(settle)}, sig, false},
+		{"written a little longer before", Result{Signature: sig, Began: time.Unix(0, sig.Mtime).Add(settle + 1)}, sig, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := c.r.Unchanged(c.now); got != c.want {
+				t.Errorf("%v", got)
+			}
+		})
+	}
+}

@@ -1,0 +1,320 @@
+package chunker
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/innodb"
+)
+
+// tablespace makes the bytes of a full_crc32 tablespace with pages of 16 KiB.
+func tablespace(id format.SpaceID, pages int) []byte {
+	f := innodb.PageFormat{FullCRC32: true, Logical: 16 << 10, Physical: 16 << 10}
+	data := make([]byte, pages*f.Physical)
+	for no := range pages {
+		p := data[no*f.Physical:][:f.Physical]
+		for i := range p[100:] {
+			p[100+i] = byte(no + i)
+		}
+		binary.BigEndian.PutUint32(p[4:], uint32(no))
+		binary.BigEndian.PutUint16(p[24:], innodb.TypeIndex)
+		binary.BigEndian.PutUint32(p[34:], uint32(id))
+		innodb.SetLSN(p, format.LSN(1000+no))
+		if no == 0 {
+			binary.BigEndian.PutUint32(p[38:], uint32(id))
+			binary.BigEndian.PutUint32(p[46:], uint32(pages))
+			binary.BigEndian.PutUint32(p[54:], 0x15)
+		}
+		f.Seal(p)
+	}
+	return data
+}
+
+func writeFile(t *testing.T, data []byte) File {
+	t.Helper()
+	abs := filepath.Join(t.TempDir(), "t.ibd")
+	if err := os.WriteFile(abs, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return File{Abs: abs, Rel: "d/t.ibd", Kind: format.KindTablespace, Table: "d.t"}
+}
+
+// tearing is a file some of whose pages are read half old, half new, so often.
+type tearing struct {
+	diskFile
+	mu     sync.Mutex
+	torn   map[int64]int // offset of the page to how often it is torn
+	forgot map[int64]int
+}
+
+func (s *tearing) ReadAt(p []byte, off int64) (int, error) {
+	n, err := s.diskFile.ReadAt(p, off)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for at, times := range s.torn {
+		if at < off || at >= off+int64(n) || times == 0 {
+			continue
+		}
+		s.torn[at]--
+		half := p[at-off:][8<<10 : 16<<10]
+		copy(half, bytes.Repeat([]byte{0xEE}, len(half)))
+	}
+	return n, err
+}
+
+func (s *tearing) Forget(off, n int64) {
+	s.diskFile.Forget(off, n)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forgot[off]++
+}
+
+func copyTorn(t *testing.T, data []byte, torn map[int64]int) (got []byte, src *tearing, err error) {
+	t.Helper()
+	m := &memSink{}
+	c := &Copier{Sink: m, PageSize: 16 << 10, Parallel: 1}
+	c.openFile = func(path string) (source, error) {
+		f, err := os.Open(path)
+		src = &tearing{diskFile: diskFile{f}, torn: torn, forgot: map[int64]int{}}
+		return src, err
+	}
+	res, err := c.CopyInnoDB(t.Context(), []File{writeFile(t, data)})
+	if err == nil && (len(res) != 1 || res[0].Entry.Space.ID != 7 || res[0].Entry.Size != int64(len(data)) || res[0].Foreign) {
+		t.Errorf("results %+v", res)
+	}
+	return m.data, src, err
+}
+
+func TestTornPagesAreReadAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const page = 16 << 10
+		data := tablespace(7, 200)
+		torn := map[int64]int{0: 3, 5 * page: 1, 63 * page: 2, 64 * page: 7, 199 * page: pageTries - 1}
+		got, src, err := copyTorn(t, data, torn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, data) {
+			t.Error("the copy is not the file")
+		}
+		for at, left := range src.torn {
+			if left != 0 || src.forgot[at] == 0 {
+				t.Errorf("page at %d: torn %d times more, cache dropped %d times", at, left, src.forgot[at])
+			}
+		}
+	})
+}
+
+func TestDamagedPageEndsTheCopy(t *testing.T) {
+	const page = 16 << 10
+	for _, no := range []int64{0, 1, 70} {
+		t.Run(fmt.Sprint(no), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				_, src, err := copyTorn(t, tablespace(7, 100), map[int64]int{no * page: 1 << 30})
+				var pe *PageError
+				if !errors.Is(err, ErrDamagedPage) || !errors.As(err, &pe) {
+					t.Fatalf("error %v", err)
+				}
+				if pe.Table != "d.t" || !strings.HasSuffix(pe.Path, "/t.ibd") || pe.PageNo != format.PageNo(no) || pe.LSN != format.LSN(1000+no) || pe.Tries != pageTries {
+					t.Errorf("%+v", pe)
+				}
+				if no != 0 && pe.SpaceID != 7 {
+					t.Errorf("space id %d", pe.SpaceID)
+				}
+				var ce *innodb.ChecksumError
+				if !errors.As(err, &ce) {
+					t.Errorf("no cause in %v", err)
+				}
+				if src.Close() == nil {
+					t.Error("the file was left open")
+				}
+			})
+		})
+	}
+}
+
+// TestPatienceIsBoundedForAFile: many torn pages share the file's patience.
+func TestPatienceIsBoundedForAFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		torn := map[int64]int{}
+		for no := range int64(100) {
+			torn[no*(16<<10)] = pageTries - 1
+		}
+		if _, _, err := copyTorn(t, tablespace(7, 100), torn); !errors.Is(err, ErrDamagedPage) {
+			t.Fatalf("error %v", err)
+		}
+	})
+}
+
+func TestUnwrittenTablespaceIsRebuilt(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		data []byte
+		size int64
+	}{
+		{"empty", nil, 0},
+		{"shorter than a page", make([]byte, 5000), 0},
+		{"zero", make([]byte, 64<<10), 64 << 10},
+		{"page 0 zero", append(make([]byte, 16<<10), tablespace(7, 4)[16<<10:]...), 64 << 10},
+		{"half of page 0", tablespace(7, 1)[:8<<10], 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := &memSink{}
+			cp := &Copier{Sink: m, PageSize: 16 << 10}
+			res, err := cp.CopyInnoDB(t.Context(), []File{writeFile(t, c.data)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s := res[0].Entry.Space; !s.Rebuild || s.ID != 0 || res[0].Entry.Size != c.size {
+				t.Errorf("%+v %+v", res[0].Entry, s)
+			}
+			if !bytes.Equal(m.data, make([]byte, c.size)) || strings.Contains(fmt.Sprint(m.pieces), "data") {
+				t.Errorf("pieces %v", m.pieces)
+			}
+		})
+	}
+}
+
+// shrinking is a file that is truncated after so many reads.
+type shrinking struct {
+	diskFile
+	reads, at int
+}
+
+func (s *shrinking) ReadAt(p []byte, off int64) (int, error) {
+	if s.reads++; s.reads == s.at {
+		if err := os.Truncate(s.Name(), 3<<20+100); err != nil {
+			return 0, err
+		}
+	}
+	return s.diskFile.ReadAt(p, off)
+}
+
+func TestFileThatShrinksEndsInAHole(t *testing.T) {
+	data := tablespace(7, 640)
+	m := &memSink{}
+	c := &Copier{Sink: m, PageSize: 16 << 10, Parallel: 1}
+	c.openFile = func(path string) (source, error) {
+		f, err := os.Open(path)
+		return &shrinking{diskFile: diskFile{f}, at: 3}, err
+	}
+	if _, err := c.CopyInnoDB(t.Context(), []File{writeFile(t, data)}); err != nil {
+		t.Fatal(err)
+	}
+	if len(m.data) != len(data) || !bytes.Equal(m.data[:3<<20], data[:3<<20]) || !innodb.IsZero(m.data[3<<20:]) {
+		t.Error("not the pages up to the new end and zeros behind it")
+	}
+}
+
+func TestPagesOfAnotherTablespaceAreNoticed(t *testing.T) {
+	data := append(tablespace(7, 10)[:160<<10], tablespace(8, 11)[160<<10:]...)
+	c := &Copier{Sink: &memSink{}, PageSize: 16 << 10, Parallel: 1}
+	res, err := c.CopyInnoDB(t.Context(), []File{writeFile(t, data)})
+	if err != nil || !res[0].Foreign {
+		t.Errorf("%+v, %v", res, err)
+	}
+}
+
+func TestUnknownFormatIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		data := tablespace(7, 4)
+		binary.BigEndian.PutUint32(data[54:], 0x80000015)
+		c := &Copier{Sink: &memSink{}, PageSize: 16 << 10}
+		if _, err := c.CopyInnoDB(t.Context(), []File{writeFile(t, data)}); !errors.Is(err, innodb.ErrFormat) {
+			t.Errorf("%v", err)
+		}
+		c.PageSize = 8 << 10
+		if _, err := c.CopyInnoDB(t.Context(), []File{writeFile(t, tablespace(7, 4))}); !errors.Is(err, innodb.ErrFormat) {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+func TestErrorsEndTheCopy(t *testing.T) {
+	files := []File{writeFile(t, tablespace(7, 400)), writeFile(t, tablespace(8, 400)), writeFile(t, tablespace(9, 3))}
+	boom := errors.New("boom")
+	for _, c := range []struct {
+		name string
+		c    *Copier
+	}{
+		{"hook before", &Copier{Sink: failingSink{}, Before: func(File) error { return boom }}},
+		{"hook after", &Copier{Sink: failingSink{}, After: func(File) error { return boom }}},
+		{"begin", &Copier{Sink: failingSink{begin: boom}}},
+		{"data", &Copier{Sink: failingSink{data: boom}}},
+		{"end", &Copier{Sink: failingSink{end: boom}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.c.PageSize, c.c.Parallel = 16<<10, 4
+			if _, err := c.c.CopyInnoDB(t.Context(), files); !errors.Is(err, boom) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(boom)
+	c := &Copier{Sink: failingSink{}, PageSize: 16 << 10}
+	if _, err := c.CopyInnoDB(ctx, files); !errors.Is(err, boom) {
+		t.Errorf("cancelled: %v", err)
+	}
+	if _, err := c.CopyFiles(ctx, files); !errors.Is(err, boom) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
+type failingSink struct{ begin, data, end error }
+
+func (s failingSink) BeginFile(format.File) (format.FileNo, error) { return 1, s.begin }
+func (s failingSink) WriteData(_ format.FileNo, _ int64, b *format.Buffer) error {
+	b.Release()
+	return s.data
+}
+func (s failingSink) WriteHole(format.FileNo, int64, int64) error { return nil }
+func (s failingSink) EndFile(format.FileNo, int64) error          { return s.end }
+
+func TestRateIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		start, c := time.Now(), &Copier{Rate: 1 << 20}
+		for range 11 {
+			if err := c.pace(ctx, 1<<20); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(start); took != 10*time.Second {
+			t.Errorf("11 MiB passed in %v", took)
+		}
+	})
+}
+
+func BenchmarkCopyInnoDB(b *testing.B) {
+	const pages = 16384
+	dir := b.TempDir()
+	abs := filepath.Join(dir, "t.ibd")
+	if err := os.WriteFile(abs, tablespace(7, pages), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	files := []File{{Abs: abs, Rel: "d/t.ibd", Kind: format.KindTablespace, Table: "d.t"}}
+	for _, workers := range []int{1, 2} {
+		b.Run(fmt.Sprintf("workers=%d", workers), func(b *testing.B) {
+			b.SetBytes(pages * 16 << 10)
+			b.ReportAllocs()
+			c := &Copier{Sink: failingSink{}, PageSize: 16 << 10, Parallel: workers}
+			for b.Loop() {
+				if _, err := c.CopyInnoDB(b.Context(), files); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
