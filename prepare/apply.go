@@ -51,7 +51,7 @@ type task struct {
 
 type pageChain struct {
 	key  pageKey
-	head uint32
+	runs chain
 }
 
 // applier writes a batch into the pages.
@@ -188,7 +188,7 @@ func (w *worker) applyRun(t *tablespace, pages []pageChain) error {
 func (w *worker) readPages(t *tablespace, pages []pageChain, buf []byte, off int64) error {
 	needed := 0
 	for _, p := range pages {
-		if first, _ := w.first(t, p); first != nil && !w.makesPage(first) {
+		if r, _, ok := w.first(t, p); ok && !makesPage(r) {
 			needed++
 		}
 	}
@@ -213,24 +213,20 @@ func (w *worker) writePages(buf []byte, off int64, n int) error {
 	return err
 }
 
-// first returns the first run of a page that counts, and the position before
-// which none does.
-func (a *applier) first(t *tablespace, p pageChain) (*run, format.LSN) {
+// first returns the first run of a page that counts and those after it; what
+// redo says of the tablespace voids all before.
+func (a *applier) first(t *tablespace, p pageChain) (r run, rest runs, ok bool) {
 	before := t.log.voidBefore(p.key)
-	for n := p.head; n != 0; {
-		r := a.batch.run(n)
-		if a.batch.base+format.LSN(r.at) >= before {
-			return r, before
+	rest = a.batch.runs(p.runs)
+	for {
+		if r, ok = rest.next(); !ok || r.at >= before {
+			return r, rest, ok
 		}
-		n = r.next
 	}
-	return nil, before
 }
 
 // makesPage says whether a run starts with INIT_PAGE.
-func (a *applier) makesPage(r *run) bool {
-	return redo.RecordType(a.batch.redo[r.at]&0x70) == redo.InitPage
-}
+func makesPage(r run) bool { return redo.RecordType(r.records[0]&0x70) == redo.InitPage }
 
 // applyPage brings one page up to date and says whether it changed.
 //
@@ -238,15 +234,15 @@ func (a *applier) makesPage(r *run) bool {
 // as it was before any of them (reference: the server compares the start LSN);
 // a page that redo makes anew needs no such test, the result is the same.
 func (w *worker) applyPage(t *tablespace, p pageChain, page []byte) (changed bool, err error) {
-	r, before := w.first(t, p)
-	if r == nil {
+	r, rest, ok := w.first(t, p)
+	if !ok {
 		return false, nil
 	}
 	fail := func(lsn format.LSN, err error) error {
 		return &PageError{Path: w.path, Space: t.id, Page: p.key.page(), LSN: lsn, Cause: err}
 	}
 	have := format.LSN(0)
-	if !w.makesPage(r) {
+	if !makesPage(r) {
 		if err := w.admit(t, p.key.page(), page); err != nil {
 			return false, fail(0, err)
 		}
@@ -256,20 +252,16 @@ func (w *worker) applyPage(t *tablespace, p pageChain, page []byte) (changed boo
 	}
 	target := mariadb.Target{Space: t.id, Page: p.key.page(), Zip: t.pages.Zip}
 	last, records := format.LSN(0), 0
-	for {
-		start := w.batch.base + format.LSN(r.mtr)
-		if at := w.batch.base + format.LSN(r.at); at >= before && start >= have {
-			n, err := mariadb.Apply(page, target, w.batch.redo[r.at:r.end])
-			if err != nil {
-				return false, fail(at, fmt.Errorf("%w: %w", err, ErrDamaged))
-			}
-			records += n
-			last = w.batch.base + format.LSN(r.end)
+	for ; ok; r, ok = rest.next() {
+		if r.start < have {
+			continue
 		}
-		if r.next == 0 {
-			break
+		n, err := mariadb.Apply(page, target, r.records)
+		if err != nil {
+			return false, fail(r.at, fmt.Errorf("%w: %w", err, ErrDamaged))
 		}
-		r = w.batch.run(r.next)
+		records += n
+		last = r.end
 	}
 	if last == 0 {
 		return false, nil
@@ -309,8 +301,8 @@ func (w *worker) admit(t *tablespace, no format.PageNo, page []byte) error {
 func (p *preparation) plan(b *batch) ([]task, error) {
 	var pages []pageChain
 	b.pages.all(func(k pageKey, i int) {
-		if c := b.chains[i]; c.head != 0 && !p.redo.voided(k) {
-			pages = append(pages, pageChain{k, c.head})
+		if c := b.chains[i]; c.first != 0 && !p.redo.voided(k) {
+			pages = append(pages, pageChain{k, c})
 		}
 	})
 	slices.SortFunc(pages, func(x, y pageChain) int { return cmp.Compare(x.key, y.key) })
@@ -374,18 +366,18 @@ func (p *preparation) learnFormat(t *tablespace) error {
 	}
 	b := &p.redo.batch
 	i, ok := b.pages.get(keyOf(t.id, 0))
-	if !ok || b.chains[i].head == 0 {
+	if !ok || b.chains[i].first == 0 {
 		return fail(fmt.Errorf("no redo for it: %w", ErrIncomplete))
 	}
 	page := make([]byte, innodb.MaxPageSize)
-	r := b.run(b.chains[i].head)
-	if redo.RecordType(b.redo[r.at]&0x70) != redo.InitPage {
+	rest := b.runs(b.chains[i])
+	r, _ := rest.next()
+	if !makesPage(r) {
 		return fail(fmt.Errorf("its redo does not start with INIT_PAGE: %w", ErrIncomplete))
 	}
-	for n := b.chains[i].head; n != 0; n = r.next {
-		r = b.run(n)
-		if _, err := mariadb.Apply(page, mariadb.Target{Space: t.id}, b.redo[r.at:r.end]); err != nil {
-			return fail(fmt.Errorf("LSN %v: %w: %w", b.base+format.LSN(r.at), err, ErrDamaged))
+	for ok := true; ok; r, ok = rest.next() {
+		if _, err := mariadb.Apply(page, mariadb.Target{Space: t.id}, r.records); err != nil {
+			return fail(fmt.Errorf("LSN %v: %w: %w", r.at, err, ErrDamaged))
 		}
 	}
 	var err error

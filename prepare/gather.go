@@ -1,102 +1,16 @@
 package prepare
 
 import (
-	"errors"
-	"fmt"
-
 	"github.com/xbstream/xbstream/format"
 	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
 	"github.com/xbstream/xbstream/prepare/mariadb"
 )
 
-// pageKey names a page: tablespace in the upper half, page number in the lower,
-// so that keys sort in the order of the files.
-type pageKey uint64
-
-func keyOf(space format.SpaceID, page format.PageNo) pageKey {
-	return pageKey(space)<<32 | pageKey(page)
-}
-
-func (k pageKey) space() format.SpaceID { return format.SpaceID(k >> 32) }
-func (k pageKey) page() format.PageNo   { return format.PageNo(k & 0xFFFFFFFF) }
-
-// run is a sequence of records for one page in one mini-transaction, as offsets
-// in the batch's redo: the records stay where they were read.
-type run struct {
-	at       uint32 // first record
-	mtr, end uint32 // the mini-transaction's start and end
-	next     uint32 // number of the page's next run, 0 after the last
-}
-
-const (
-	runSize    = 16
-	runsInSlab = 1 << 15
-	// maxBatch keeps offsets within 32 bits.
-	maxBatch = 3 << 30
-)
-
-// chain is the list of a page's runs, by number from 1; head is 0 when nothing
-// is left to apply.
-type chain struct{ head, tail uint32 }
-
-// batch is as much redo as fits in memory, spread by page.
-type batch struct {
-	base, end format.LSN // LSN of redo[0] and after the last run
-	redo      []byte
-	slabs     [][]run
-	runs      uint32
-	pages     keyIndex
-	chains    []chain
-}
-
-func (b *batch) reset(base format.LSN) {
-	b.base, b.end, b.runs = base, base, 0
-	b.pages.reset()
-	b.chains = b.chains[:0]
-}
-
-// size is the memory in use besides the redo itself.
-func (b *batch) size() int64 {
-	return int64(b.runs)*runSize + int64(len(b.chains))*(8+pageCost)
-}
-
-func (b *batch) run(n uint32) *run {
-	n--
-	return &b.slabs[n/runsInSlab][n%runsInSlab]
-}
-
-// page returns the number of the page's chain.
-func (b *batch) page(k pageKey) int {
-	i, added := b.pages.find(k)
-	if added {
-		b.chains = append(b.chains, chain{})
-	}
-	return i
-}
-
-// void forgets what was gathered for a page.
-func (b *batch) void(k pageKey) { b.chains[b.page(k)] = chain{} }
-
-func (b *batch) add(k pageKey, r run) {
-	if int(b.runs/runsInSlab) == len(b.slabs) {
-		b.slabs = append(b.slabs, make([]run, runsInSlab))
-	}
-	b.slabs[b.runs/runsInSlab][b.runs%runsInSlab] = r
-	b.runs++
-	c := &b.chains[b.page(k)]
-	if c.head == 0 {
-		c.head = b.runs
-	} else {
-		b.run(c.tail).next = b.runs
-	}
-	c.tail = b.runs
-}
-
 // gatherer reads redo and keeps what applying needs: the runs of the batch at
 // hand, and of the log as a whole what decides whether they count.
 type gatherer struct {
-	mtrs    *mtrs
-	limit   int64 // of memory, in bytes
+	log     *scanner
+	limit   int64 // of the batch's memory, in bytes
 	batch   batch
 	spaces  map[format.SpaceID]*history
 	whole   completeness
@@ -109,7 +23,6 @@ type gatherer struct {
 	positions []format.LSN
 	// surveyed says that the whole log was seen once.
 	surveyed bool
-	progress func(done int64)
 }
 
 // history is what the log says of one tablespace's file.
@@ -143,96 +56,83 @@ func (g *gatherer) history(id format.SpaceID) *history {
 
 // next fills the batch with what comes next in the log; more is false when the
 // log's end was reached.
-func (g *gatherer) next(until format.LSN) (more bool, err error) {
-	g.mtrs.discard()
-	g.batch.reset(g.mtrs.base)
-	g.batch.redo = g.mtrs.buf
-	for g.mtrs.position() < until {
-		if int64(g.mtrs.at)+g.batch.size() > g.limit {
-			return true, nil
-		}
-		err := g.step(true)
-		if errors.Is(err, errBufferFull) {
-			return true, nil
-		}
-		if err != nil {
+func (g *gatherer) next() (more bool, err error) {
+	g.batch.reset(g.log.position())
+	for g.batch.size() < g.limit && g.log.position()-g.batch.base < maxBatch {
+		if err := g.step(true); err != nil {
 			return false, err
 		}
 	}
-	return false, nil
+	return true, nil
 }
 
-// survey reads the rest of the log without keeping records, and leaves the
-// batch and the position behind it as they are. It returns the log's end.
-func (g *gatherer) survey(until format.LSN) (end format.LSN, err error) {
-	kept := g.mtrs
-	g.mtrs = kept.fork(make([]byte, 2*redo.MaxMTR))
-	defer func() { end, g.mtrs = g.mtrs.position(), kept }()
-	for g.mtrs.position() < until {
-		err := g.step(false)
-		if errors.Is(err, errBufferFull) {
-			g.mtrs.discard()
-			continue
-		}
-		if err != nil {
-			return 0, err
+// survey reads the rest of the log without keeping records, up to an error,
+// io.EOF at the end.
+func (g *gatherer) survey() error {
+	for {
+		if err := g.step(false); err != nil {
+			return err
 		}
 	}
-	return 0, nil
 }
 
 // step takes one mini-transaction.
 func (g *gatherer) step(keep bool) error {
-	t, off, err := g.mtrs.next()
+	t, err := g.log.next()
 	if err != nil {
 		return err
 	}
-	if err := g.take(t, uint32(off), keep); err != nil {
-		return fmt.Errorf("%s: mini-transaction at LSN %v: %w: %w", redoName, g.mtrs.base+format.LSN(off), err, ErrDamaged)
+	if err := g.take(t, keep); err != nil {
+		return t.damaged(err)
 	}
 	if keep {
-		g.batch.end = g.mtrs.position()
-	}
-	if g.progress != nil {
-		g.progress(int64(t.Size))
+		g.batch.end = t.end
 	}
 	return nil
 }
 
-// take spreads the records of a mini-transaction at offset off. It walks over
-// them once; only the first record of a run is looked into.
-func (g *gatherer) take(t redo.MTR, off uint32, keep bool) error {
-	end := off + uint32(t.Size)
-	onPage := false
-	for rest := t.Records; len(rest) > 0; {
-		at := off + uint32(len(t.Records)-len(rest))
-		first, body, after, err := redo.NextRecord(rest)
+// take spreads the records of a mini-transaction. It walks over them once; only
+// the first record of a run is looked into.
+func (g *gatherer) take(t mtr, keep bool) error {
+	var kind redo.RecordType
+	var key pageKey
+	var payload []byte
+	from := -1 // where the current run starts, -1 for none
+	flush := func(to int) {
+		if from >= 0 {
+			r := run{at: t.start + format.LSN(from), start: t.start, end: t.end, records: t.records[from:to]}
+			g.takePage(key, kind, payload, r, keep)
+		}
+	}
+	for at := 0; at < len(t.records); {
+		first, body, after, err := redo.NextRecord(t.records[at:])
 		if err != nil {
 			return err
 		}
-		whole := rest[:len(rest)-len(after)]
-		rest = after
-		kind := redo.RecordType(first & 0x70)
-		if first&0x80 != 0 && onPage {
-			if kind == redo.FreePage || kind == redo.InitPage {
+		next := len(t.records) - len(after)
+		if first&0x80 != 0 && from >= 0 {
+			if k := redo.RecordType(first & 0x70); k == redo.FreePage || k == redo.InitPage {
 				return redo.ErrMalformed
 			}
 			g.records++
+			at = next
 			continue
 		}
-		if onPage = first&0x80 == 0; !onPage {
-			if err := g.takeFile(whole, g.mtrs.base+format.LSN(at)); err != nil {
-				return err
-			}
-			continue
+		flush(at)
+		from = -1
+		if first&0x80 != 0 {
+			err = g.takeFile(t.records[at:next], t.start+format.LSN(at))
+		} else {
+			from, kind = at, redo.RecordType(first&0x70)
+			g.records++
+			key, payload, err = splitKey(body)
 		}
-		g.records++
-		key, payload, err := splitKey(body)
 		if err != nil {
 			return err
 		}
-		g.takePage(key, kind, payload, run{at: at, mtr: off, end: end}, keep)
+		at = next
 	}
+	flush(len(t.records))
 	return nil
 }
 
@@ -253,16 +153,15 @@ func splitKey(body []byte) (pageKey, []byte, error) {
 // INIT_PAGE or FREE_PAGE counts, by order of records, also within one
 // mini-transaction (InnoDB log0recv.cc, recv_sys_t::add).
 func (g *gatherer) takePage(k pageKey, kind redo.RecordType, payload []byte, r run, keep bool) {
-	at := g.mtrs.base + format.LSN(r.at)
 	switch {
 	case kind == redo.Extended && mariadb.TrimPages(payload):
 		if !g.surveyed {
 			h := g.history(k.space())
-			h.trims = append(h.trims, trim{at, k.page()})
+			h.trims = append(h.trims, trim{r.at, k.page()})
 		}
 	case !keep:
 		if kind == redo.FreePage || kind == redo.InitPage {
-			g.noteVoid(k, at)
+			g.noteVoid(k, r.at)
 		}
 	case kind == redo.FreePage:
 		g.batch.void(k)

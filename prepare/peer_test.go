@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -218,11 +220,14 @@ func historyOf(t *testing.T, backup string, free func(pageKey, bool)) map[format
 		t.Fatal(err)
 	}
 	defer l.Close()
-	g := &gatherer{limit: 1 << 40, spaces: map[format.SpaceID]*history{}, mtrs: l.newMTRs(make([]byte, max(l.payload, 2<<20)))}
-	if _, err := g.next(l.end()); err != nil {
+	log := l.scan(context.Background(), l.start.LSN, l.end())
+	defer log.close()
+	g := &gatherer{limit: maxBatch, spaces: map[format.SpaceID]*history{}, log: log}
+	g.batch.mem = make([]byte, 3*l.payload+spill)
+	if _, err := g.next(); !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
-	g.batch.pages.all(func(k pageKey, i int) { free(k, g.batch.chains[i].head == 0) })
+	g.batch.pages.all(func(k pageKey, i int) { free(k, g.batch.chains[i].first == 0) })
 	return g.spaces
 }
 

@@ -61,7 +61,13 @@ func (p *preparation) run(ctx context.Context) error {
 	if err := p.checkLog(); err != nil {
 		return err
 	}
+	release, err := p.reserve()
+	if err != nil {
+		return err
+	}
+	defer release()
 	more, err := p.scan(ctx)
+	defer p.redo.log.close()
 	if err != nil {
 		return err
 	}
@@ -107,33 +113,29 @@ func (p *preparation) minimal() bool {
 const minimalPayload = 16 // one FILE_CHECKPOINT
 
 // scan reads the log to its end and keeps the first batch; more says that there
-// is redo behind it.
+// is redo behind it, which the gatherer is then about to read again.
 func (p *preparation) scan(ctx context.Context) (more bool, err error) {
+	p.redo.log = p.log.scan(ctx, p.log.start.LSN, p.until())
 	progress := p.progress("read redo", p.log.payload)
-	p.redo = &gatherer{
-		limit:  p.opt.Memory - reserved(p.opt),
-		spaces: map[format.SpaceID]*history{},
-		whole:  completeness{start: p.log.start, want: p.origin.endLSN},
-		progress: func(n int64) {
-			p.rep.RedoBytes += n
-			progress(n)
-		},
+	p.redo.log.progress = func(n int64) {
+		p.rep.RedoBytes += n
+		progress(n)
 	}
-	// The buffer is address space until redo fills it.
-	size := min(p.log.payload, p.redo.limit, maxBatch)
-	p.redo.mtrs = p.log.newMTRs(make([]byte, max(size, 2*redo.MaxMTR)))
-	until := p.until()
-	more, err = p.redo.next(until)
-	p.end = p.redo.mtrs.position()
-	if err == nil && more {
-		p.end, err = p.redo.survey(until)
+	more, err = p.redo.next()
+	if err == nil {
+		err = p.redo.survey()
 	}
-	if err != nil && !errors.Is(err, io.EOF) {
+	p.end = p.redo.log.position()
+	p.redo.log.close()
+	if !errors.Is(err, io.EOF) {
 		return false, err
 	}
-	p.redo.surveyed, p.redo.progress = true, nil
+	p.redo.surveyed = true
 	p.rep.EndLSN, p.rep.Records = p.end, p.redo.records
-	return more, errors.Join(p.redo.whole.check(p.end), ctx.Err())
+	if more = p.redo.batch.end < p.end; more {
+		p.redo.log = p.log.scan(ctx, p.redo.batch.end, p.end)
+	}
+	return more, p.redo.whole.check(p.end)
 }
 
 // until is the LSN to stop at: the backup's end, or what an earlier run made
@@ -145,8 +147,21 @@ func (p *preparation) until() format.LSN {
 	return p.origin.endLSN
 }
 
+// reserve takes the memory for a batch.
+func (p *preparation) reserve() (release func(), err error) {
+	p.redo = &gatherer{
+		limit:  min(p.opt.Memory-reserved(p.opt), maxBatch),
+		spaces: map[format.SpaceID]*history{},
+		whole:  completeness{start: p.log.start, want: p.origin.endLSN},
+	}
+	p.redo.batch.mem, release, err = reserve(p.redo.limit + spill)
+	return release, err
+}
+
 // reserved is the part of Options.Memory that workers take.
-func reserved(opt Options) int64 { return min(int64(opt.Parallel)*(window+256<<10), opt.Memory/2) }
+func reserved(opt Options) int64 {
+	return min(int64(opt.Parallel)*(window+256<<10)+blocksAhead*(blockSize+redo.MaxMTR), opt.Memory/2)
+}
 
 // settle finds out which file is which tablespace.
 func (p *preparation) settle() error {
@@ -173,7 +188,7 @@ func (p *preparation) applyAll(ctx context.Context, more bool) error {
 			break
 		}
 		var err error
-		if more, err = p.redo.next(p.end); err != nil {
+		if more, err = p.redo.next(); err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
 	}

@@ -3,12 +3,14 @@ package prepare
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/xbstream/xbstream/format"
 	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
 )
 
@@ -70,13 +72,13 @@ func cutRedo(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	m := l.newMTRs(make([]byte, 2*redo.MaxMTR))
-	for int64(m.position()-l.header.FirstLSN) < l.payload*9/10 {
-		if _, _, err := m.next(); errors.Is(err, errBufferFull) {
-			m.discard()
-		} else if err != nil {
-			t.Fatal(err)
-		}
+	m := l.scan(context.Background(), l.start.LSN, l.start.LSN+format.LSN(l.payload*9/10))
+	defer m.close()
+	for err == nil {
+		_, err = m.next()
+	}
+	if !errors.Is(err, io.EOF) {
+		t.Fatal(err)
 	}
 	if err := os.Truncate(filepath.Join(dir, redoName), redo.StartOffset+int64(m.position()-l.header.FirstLSN)); err != nil {
 		t.Fatal(err)
