@@ -44,7 +44,7 @@ func testPages(t *testing.T, pageSize int, sum string) {
 // install makes a data directory with undo tablespaces.
 func install(t *testing.T, pageSize int, sum string) string {
 	dir := filepath.Join(t.TempDir(), "data")
-	args := []string{"--no-defaults", "--datadir=" + dir, "--auth-root-authentication-method=normal", "--skip-test-db",
+	args := []string{"--no-defaults", "--datadir=" + dir, "--tmpdir=" + t.TempDir(), "--auth-root-authentication-method=normal", "--skip-test-db",
 		"--innodb-log-file-size=8M", "--innodb-undo-tablespaces=3", "--innodb-page-size=" + strconv.Itoa(pageSize), "--innodb-checksum-algorithm=" + sum}
 	if os.Getuid() == 0 {
 		args = append(args, "--user=root")
