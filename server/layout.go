@@ -43,8 +43,8 @@ type Layout struct {
 	BinlogOn    bool
 	BinlogBase  string
 	BinlogIndex string
-	// RelayBase is the relay log's path without number. Replication can have
-	// more relay logs, one for each named connection.
+	// RelayBase is the relay log's path without number, also of a server that
+	// has none yet. Named connections put a dash and their name behind it.
 	RelayBase string
 
 	// Variables holds all global variables by name, for what has no field.

@@ -73,7 +73,7 @@ func layoutOf(vars map[string]string) (server.Layout, error) {
 		BinlogOn:    v.On("log_bin"),
 		BinlogBase:  v.Path("log_bin_basename"),
 		BinlogIndex: v.Path("log_bin_index"),
-		RelayBase:   v.Path("relay_log_basename"),
+		RelayBase:   relayBase(v),
 		Variables:   vars,
 	}
 	for _, t := range filepath.SplitList(v.Text("tmpdir")) {
@@ -84,6 +84,17 @@ func layoutOf(vars map[string]string) (server.Layout, error) {
 		return server.Layout{}, err
 	}
 	return l, v.Err
+}
+
+// relayBase is relay_log_basename, or where that is empty, as it is unless
+// relay_log was set, what relay logs are called then: after the pid file, in the
+// data directory (seen on 10.11).
+func relayBase(v *server.Variables) string {
+	if base := v.Path("relay_log_basename"); base != "" {
+		return base
+	}
+	name := filepath.Base(v.Text("pid_file"))
+	return filepath.Join(v.Dir, strings.TrimSuffix(name, filepath.Ext(name))+"-relay-bin")
 }
 
 func innodbOf(v *server.Variables) (server.InnoDB, error) {

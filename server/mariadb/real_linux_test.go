@@ -98,13 +98,13 @@ func install(dir string) (*instance, error) {
 }
 
 // scratch is a server for one test that may harm it.
-func scratch(t *testing.T) *instance {
+func scratch(t *testing.T, options ...string) *instance {
 	t.Helper()
 	own, err := install(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := own.start(); err != nil {
+	if err := own.start(options...); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(own.kill)
@@ -148,19 +148,20 @@ func (i *instance) certify() error {
 	return nil
 }
 
-func (i *instance) start() error {
+func (i *instance) start(options ...string) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	i.port = l.Addr().(*net.TCPAddr).Port
 	l.Close()
-	i.cmd = exec.Command("mariadbd", append(i.options(),
+	args := append(i.options(),
 		"--socket="+i.path("sock"), "--pid-file="+i.path("pid"), "--log-error="+i.path("log.err"),
 		"--bind-address=127.0.0.1", fmt.Sprintf("--port=%d", i.port),
 		"--log-bin=bin", "--server-id=7", "--general-log", "--general-log-file=queries.log",
 		"--ssl-cert="+i.path("ca.pem"), "--ssl-key="+i.path("ca.pem.key"),
-		"--plugin-load-add=ha_archive", "--tmpdir=/tmp:"+i.dir)...)
+		"--plugin-load-add=ha_archive", "--tmpdir=/tmp:"+i.dir)
+	i.cmd = exec.Command("mariadbd", append(args, options...)...)
 	// The kernel ends the server should the test process be killed.
 	i.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := i.cmd.Start(); err != nil {

@@ -51,7 +51,7 @@ func TestLayoutIsTheServers(t *testing.T) {
 		{"BinlogOn", l.BinlogOn, true},
 		{"BinlogBase", l.BinlogBase, real.path("data/bin")},
 		{"BinlogIndex", l.BinlogIndex, real.path("data/bin.index")},
-		{"RelayBase", l.RelayBase, ""},
+		{"RelayBase", l.RelayBase, real.path("data/pid-relay-bin")},
 		{"DataHome", l.InnoDB.DataHome, real.path("home")},
 		{"DataFilePath", l.InnoDB.DataFilePath, "ibdata1:12M;sys/ibdata2:4M:autoextend:max:1G"},
 		{"DataFiles", fmt.Sprint(l.InnoDB.DataFiles), fmt.Sprint([]server.DataFile{
@@ -327,6 +327,38 @@ func TestPositionIsTheServers(t *testing.T) {
 	}
 	all(t, b.End)
 	real.free(t, s)
+}
+
+// Without a binary log the position is that of the last change replicated, and
+// no privilege is needed to ask for it.
+func TestPositionOfAReplicaWithoutBinaryLog(t *testing.T) {
+	own := scratch(t, "--skip-log-bin")
+	own.exec(t, "SET GLOBAL gtid_slave_pos='0-1-5'", "CHANGE MASTER 'upstream' TO MASTER_HOST='127.0.0.1', MASTER_USER='nobody'")
+	s := open(t, own.account(t, "xb", "RELOAD, PROCESS, SLAVE MONITOR"))
+	if err := s.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+	l, err := s.Layout(t.Context())
+	if err != nil || l.BinlogOn || l.BinlogBase != "" {
+		t.Errorf("binary log %t at %q, %v", l.BinlogOn, l.BinlogBase, err)
+	}
+	if _, err := os.Stat(l.RelayBase + "-upstream.000001"); err != nil {
+		t.Errorf("the relay log is not where the layout says: %v", err)
+	}
+	b := begin(t, s)
+	all(t, b.Flush, b.BlockDDL, b.BlockCommit)
+	p, err := b.Position(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Binlog != nil || p.GTID != "0-1-5" || p.GTIDReplicated != "0-1-5" {
+		t.Errorf("position %+v", p)
+	}
+	if len(p.Replication) != 1 || p.Replication[0]["Connection_name"] != "upstream" || p.Replication[0]["Master_Host"] != "127.0.0.1" {
+		t.Errorf("replication %v", p.Replication)
+	}
+	all(t, b.End)
+	own.free(t, s)
 }
 
 func all(t *testing.T, steps ...func(context.Context) error) {
