@@ -190,10 +190,28 @@ func (r *run) readHead(ctx context.Context, s *space, buf []byte) ([]byte, error
 			return head, nil
 		}
 		if !s.patience.wait(ctx, try) {
+			if r.isStrange(buf[:n], err) {
+				return nil, err
+			}
 			return nil, s.giveUp(ctx, 0, buf, try, err)
 		}
 		s.src.Forget(0, int64(len(buf)))
 	}
+}
+
+// isStrange tells flags that we do not know on a sound page 0, which is no
+// damage, from flags that make no sense because the page is damaged.
+func (r *run) isStrange(buf []byte, err error) bool {
+	if !errors.Is(err, innodb.ErrFormat) {
+		return false
+	}
+	for _, full := range []bool{true, false} {
+		f := innodb.PageFormat{FullCRC32: full, Logical: r.PageSize, Physical: r.PageSize}
+		if len(buf) >= r.PageSize && f.Verify(buf[:r.PageSize], 0) == nil {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *run) checkHead(s *space, buf []byte) ([]byte, error) {

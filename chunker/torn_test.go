@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -226,19 +227,71 @@ func TestPagesOfAnotherTablespaceAreNoticed(t *testing.T) {
 	}
 }
 
+// TestUnknownFormatIsRefused: flags of the future on a sound page are no damage;
+// the same flags on a page that fails its check are.
 func TestUnknownFormatIsRefused(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		data := tablespace(7, 4)
-		binary.BigEndian.PutUint32(data[54:], 0x80000015)
-		c := &Copier{Sink: &memSink{}, PageSize: 16 << 10}
-		if _, err := c.CopyInnoDB(t.Context(), []File{writeFile(t, data)}); !errors.Is(err, innodb.ErrFormat) {
-			t.Errorf("%v", err)
+	sealed := innodb.PageFormat{FullCRC32: true, Logical: 16 << 10, Physical: 16 << 10}
+	for _, c := range []struct {
+		name             string
+		pageSize         int
+		strange, corrupt bool
+	}{
+		{"unknown flags", 16 << 10, true, false},
+		{"damaged flags", 16 << 10, true, true},
+		{"other page size", 8 << 10, false, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				data := tablespace(7, 4)
+				if c.strange {
+					binary.BigEndian.PutUint32(data[54:], 0x80000015)
+				}
+				if !c.corrupt {
+					sealed.Seal(data[:16<<10])
+				}
+				cp := &Copier{Sink: &memSink{}, PageSize: c.pageSize}
+				_, err := cp.CopyInnoDB(t.Context(), []File{writeFile(t, data)})
+				if !errors.Is(err, innodb.ErrFormat) || c.pageSize == 16<<10 && errors.Is(err, ErrDamagedPage) != c.corrupt {
+					t.Errorf("%v", err)
+				}
+			})
+		})
+	}
+}
+
+// TestOpenFilesAreBounded: however many files there are, no more are open than
+// twice the workers.
+func TestOpenFilesAreBounded(t *testing.T) {
+	var files []File
+	for i := range 120 {
+		files = append(files, writeFile(t, tablespace(format.SpaceID(i+1), 4+i%3*300)))
+	}
+	var open, most atomic.Int64
+	c := &Copier{Sink: failingSink{}, PageSize: 16 << 10, Parallel: 5}
+	c.openFile = func(path string) (source, error) {
+		f, err := os.Open(path)
+		n := open.Add(1)
+		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 		}
-		c.PageSize = 8 << 10
-		if _, err := c.CopyInnoDB(t.Context(), []File{writeFile(t, tablespace(7, 4))}); !errors.Is(err, innodb.ErrFormat) {
-			t.Errorf("%v", err)
-		}
-	})
+		return counted{diskFile{f}, &open}, err
+	}
+	res, err := c.CopyInnoDB(t.Context(), files)
+	if err != nil || len(res) != len(files) {
+		t.Fatalf("%d results, %v", len(res), err)
+	}
+	if most.Load() > 10 || most.Load() < 2 || open.Load() != 0 {
+		t.Errorf("%d files open at once, %d in the end", most.Load(), open.Load())
+	}
+}
+
+type counted struct {
+	diskFile
+	open *atomic.Int64
+}
+
+func (c counted) Close() error {
+	c.open.Add(-1)
+	return c.diskFile.Close()
 }
 
 func TestErrorsEndTheCopy(t *testing.T) {
@@ -316,5 +369,25 @@ func BenchmarkCopyInnoDB(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+func BenchmarkCopyManyTables(b *testing.B) {
+	const tables = 5000
+	dir := b.TempDir()
+	files := make([]File, tables)
+	for i := range files {
+		files[i] = File{Abs: filepath.Join(dir, fmt.Sprint(i)), Rel: fmt.Sprint("d/", i), Kind: format.KindTablespace}
+		if err := os.WriteFile(files[i].Abs, tablespace(format.SpaceID(i+1), 4), 0o600); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.SetBytes(tables * 64 << 10)
+	b.ReportAllocs()
+	c := &Copier{Sink: failingSink{}, PageSize: 16 << 10}
+	for b.Loop() {
+		if _, err := c.CopyInnoDB(b.Context(), files); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
