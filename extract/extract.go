@@ -111,7 +111,7 @@ func receive(ctx context.Context, r io.Reader, t *target, opt Options) (*arrival
 	// The reader may sit in a read that nothing can interrupt; it must not
 	// keep a cancelled extraction from cleaning up, so it is not in the group.
 	frames := make(chan result, 2)
-	go read(ctx, r, frames)
+	go read(ctx, r, opt.Parallel, frames)
 
 	g.Go(func() error {
 		defer d.finish()
@@ -146,7 +146,7 @@ type result struct {
 	end   *format.Reader
 }
 
-func read(ctx context.Context, r io.Reader, out chan<- result) {
+func read(ctx context.Context, r io.Reader, parallel int, out chan<- result) {
 	send := func(res result) bool {
 		select {
 		case out <- res:
@@ -158,11 +158,12 @@ func read(ctx context.Context, r io.Reader, out chan<- result) {
 			return false
 		}
 	}
-	ar, err := format.NewReader(r)
+	ar, err := format.NewReader(r, format.ReaderOptions{Parallel: parallel})
 	if err != nil {
 		send(result{err: err})
 		return
 	}
+	defer ar.Close()
 	for {
 		f, err := ar.Next()
 		if err == io.EOF {

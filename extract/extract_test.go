@@ -38,7 +38,7 @@ type source struct {
 func (s source) archive(t testing.TB) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	w, err := format.NewWriter(&out)
+	w, err := format.NewWriter(&out, format.WriterOptions{})
 	check(t, err)
 	m := &format.Manifest{Tool: "test 1", Started: time.Unix(0, 0), Finished: time.Unix(1, 0), Backup: s.backup}
 	for _, d := range s.dirs {
@@ -159,11 +159,13 @@ func TestCutArchiveLeavesNothing(t *testing.T) {
 	kept := filepath.Join(parent, "kept")
 	check(t, os.Mkdir(kept, 0o700))
 	for n := range len(a) {
-		for _, dir := range []string{filepath.Join(parent, "new"), kept} {
-			_, err := Extract(t.Context(), bytes.NewReader(a[:n]), Options{Dir: dir})
-			if !errors.Is(err, format.ErrDamaged) {
-				t.Fatalf("cut after %d of %d bytes: error %v, want ErrDamaged", n, len(a), err)
-			}
+		dir := kept
+		if n%2 == 0 {
+			dir = filepath.Join(parent, "new")
+		}
+		_, err := Extract(t.Context(), bytes.NewReader(a[:n]), Options{Dir: dir})
+		if !errors.Is(err, format.ErrDamaged) {
+			t.Fatalf("cut after %d of %d bytes: error %v, want ErrDamaged", n, len(a), err)
 		}
 		if got := tree(t, parent); len(got) != 2 {
 			t.Fatalf("cut after %d of %d bytes: left %v", n, len(a), got)

@@ -14,13 +14,13 @@ import (
 
 // threeFiles writes an archive of three files, redo and a manifest, small
 // enough for exhaustive sweeps.
-func threeFiles(t testing.TB, id byte) []byte {
+func threeFiles(t testing.TB, id byte, opt WriterOptions) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	w, err := newWriter(&out, ArchiveID{id})
+	w, err := newWriter(&out, ArchiveID{id}, opt)
 	check(t, err)
 	m := &Manifest{Tool: "test 1", Started: time.Unix(1, 0).UTC(), Finished: time.Unix(2, 0).UTC(), Files: []File{{Path: "db", Kind: KindDir, Mode: 0o750}}}
-	for i, text := range []string{"first file", "second, with a hole", ""} {
+	for i, text := range []string{strings.Repeat("first file ", 20), "second, with a hole", ""} {
 		f := File{Path: fmt.Sprintf("db/f%d", i), Kind: KindFile, Mode: 0o640}
 		f.No, err = w.BeginFile(f)
 		check(t, err)
@@ -52,7 +52,7 @@ func check(t testing.TB, err error) {
 
 // readAll reads an archive to its end and returns the frames in words.
 func readAll(r io.Reader) (frames []string, err error) {
-	ar, err := NewReader(r)
+	ar, err := NewReader(r, ReaderOptions{})
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func readAll(r io.Reader) (frames []string, err error) {
 		}
 		if f.Type == FrameManifest {
 			manifest.Write(f.Bytes())
-		} else {
+		} else if f.Type != FrameIndex {
 			frames = append(frames, fmt.Sprintf("%s %d %d+%d %q%s", f.Type, f.File, f.Pos, f.Len, f.Bytes(), f.Path))
 		}
 		f.Release()
@@ -76,13 +76,24 @@ func readAll(r io.Reader) (frames []string, err error) {
 }
 
 func TestWhatIsWrittenIsRead(t *testing.T) {
-	frames, err := readAll(iotest.OneByteReader(bytes.NewReader(threeFiles(t, 1))))
-	check(t, err)
+	for _, opt := range bothWays {
+		frames, err := readAll(iotest.OneByteReader(bytes.NewReader(threeFiles(t, 1, opt))))
+		check(t, err)
+		compareFrames(t, frames)
+	}
+	plain, small := threeFiles(t, 1, bothWays[0]), threeFiles(t, 1, bothWays[1])
+	if len(small) > len(plain)-150 {
+		t.Errorf("%d bytes compressed, %d stored", len(small), len(plain))
+	}
+}
+
+func compareFrames(t *testing.T, frames []string) {
+	t.Helper()
 	want := []string{
 		`FILE 1 0+30 "{\"path\":\"db/f0\",\"kind\":\"file\"}"db/f0`,
-		`DATA 1 0+10 "first file"`,
+		`DATA 1 0+220 "` + strings.Repeat("first file ", 20) + `"`,
 		`REDO 0 1000+10 "0123456789"`,
-		`CLOSE 1 10+0 ""`,
+		`CLOSE 1 220+0 ""`,
 		`FILE 2 0+30 "{\"path\":\"db/f1\",\"kind\":\"file\"}"db/f1`,
 		`DATA 2 0+19 "second, with a hole"`,
 		`HOLE 2 19+4096 ""`,
@@ -99,29 +110,35 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 
 // P2: truncated at any byte.
 func TestCutAtEveryByteIsDamage(t *testing.T) {
-	a := threeFiles(t, 1)
-	for n := range len(a) {
-		if _, err := readAll(bytes.NewReader(a[:n])); !errors.Is(err, ErrDamaged) {
-			t.Errorf("cut after %d of %d bytes: error %v, want ErrDamaged", n, len(a), err)
+	for _, opt := range bothWays {
+		a := threeFiles(t, 1, opt)
+		for n := range len(a) {
+			if _, err := readAll(bytes.NewReader(a[:n])); !errors.Is(err, ErrDamaged) {
+				t.Errorf("compression %q: cut after %d of %d bytes: error %v, want ErrDamaged", opt.Compress, n, len(a), err)
+			}
 		}
+		t.Logf("compression %q: %d cuts", opt.Compress, len(a))
 	}
-	t.Logf("%d cuts", len(a))
 }
+
+var bothWays = []WriterOptions{{}, {Compress: Fast}}
 
 // P2: any bit of the archive flipped; every bit of every frame header is among
 // them.
 func TestEveryFlippedBitIsDamage(t *testing.T) {
-	a := threeFiles(t, 1)
-	for i := range a {
-		for bit := range 8 {
-			a[i] ^= 1 << bit
-			if _, err := readAll(bytes.NewReader(a)); !errors.Is(err, ErrDamaged) {
-				t.Errorf("bit %d of byte %d flipped: error %v, want ErrDamaged", bit, i, err)
+	for _, opt := range bothWays {
+		a := threeFiles(t, 1, opt)
+		for i := range a {
+			for bit := range 8 {
+				a[i] ^= 1 << bit
+				if _, err := readAll(bytes.NewReader(a)); !errors.Is(err, ErrDamaged) {
+					t.Errorf("compression %q: bit %d of byte %d flipped: error %v, want ErrDamaged", opt.Compress, bit, i, err)
+				}
+				a[i] ^= 1 << bit
 			}
-			a[i] ^= 1 << bit
 		}
+		t.Logf("compression %q: %d flips", opt.Compress, len(a)*8)
 	}
-	t.Logf("%d flips", len(a)*8)
 }
 
 // frameBounds returns where each frame begins, and the end.
@@ -138,7 +155,7 @@ func frameBounds(t *testing.T, a []byte) []int {
 
 // P2: frames dropped, doubled, swapped, spliced in from another archive.
 func TestFramesOutOfPlaceAreDamage(t *testing.T) {
-	a, other := threeFiles(t, 1), threeFiles(t, 2)
+	a, other := threeFiles(t, 1, WriterOptions{}), threeFiles(t, 2, WriterOptions{})
 	at := frameBounds(t, a)
 	frame := func(i int) []byte { return a[at[i]:at[i+1]] }
 	last := len(at) - 2
@@ -160,7 +177,7 @@ func TestFramesOutOfPlaceAreDamage(t *testing.T) {
 }
 
 func TestWhatIsNoArchiveIsRefused(t *testing.T) {
-	a := threeFiles(t, 1)
+	a := threeFiles(t, 1, WriterOptions{})
 	for name, in := range map[string][]byte{
 		"empty":        nil,
 		"text":         []byte("-- MySQL dump 10.19  Distrib 10.11.19-MariaDB\n"),
@@ -178,7 +195,7 @@ func TestWhatIsNoArchiveIsRefused(t *testing.T) {
 
 func TestErrorOfTheSourceIsNotCalledDamage(t *testing.T) {
 	boom := errors.New("boom")
-	r := io.MultiReader(bytes.NewReader(threeFiles(t, 1)[:200]), iotest.ErrReader(boom))
+	r := io.MultiReader(bytes.NewReader(threeFiles(t, 1, WriterOptions{})[:200]), iotest.ErrReader(boom))
 	if _, err := readAll(r); !errors.Is(err, boom) || errors.Is(err, ErrDamaged) {
 		t.Errorf("error %v, want boom and not ErrDamaged", err)
 	}
@@ -208,7 +225,7 @@ func TestWriterRefusesWhatReadersRefuse(t *testing.T) {
 		"absolute path":   func(w *Writer) error { _, err := w.BeginFile(File{Path: "/x"}); return err },
 		"hole out of max": func(w *Writer) error { return w.WriteHole(1, MaxFileSize, 1) },
 	} {
-		w, err := newWriter(io.Discard, ArchiveID{})
+		w, err := newWriter(io.Discard, ArchiveID{}, WriterOptions{})
 		check(t, err)
 		if _, err := w.BeginFile(File{Path: "f", Kind: KindFile}); err != nil {
 			t.Fatal(err)
@@ -221,7 +238,7 @@ func TestWriterRefusesWhatReadersRefuse(t *testing.T) {
 
 func TestFailedWriteLeavesNoEndFrame(t *testing.T) {
 	var out bytes.Buffer
-	w, err := NewWriter(&out)
+	w, err := NewWriter(&out, WriterOptions{})
 	check(t, err)
 	w.Abort(errors.New("server lost"))
 	before := out.Len()
@@ -295,7 +312,7 @@ func TestManifestLinesAreOneJSONDocument(t *testing.T) {
 // FuzzReader feeds the reader damaged archives: it may only ever return frames
 // and errors, and never take a changed archive for a whole one.
 func FuzzReader(f *testing.F) {
-	a := threeFiles(f, 1)
+	a := threeFiles(f, 1, WriterOptions{Compress: Fast})
 	f.Add(a, uint32(0), uint8(0))
 	f.Add(a[:len(a)-7], uint32(40), uint8(3))
 	f.Add([]byte{}, uint32(0), uint8(0))

@@ -14,21 +14,35 @@ const ChunkSize = 1 << 20
 // method documented as taking the buffer passes ownership on; the last owner
 // calls Release and does not touch it again.
 type Buffer struct {
-	mem [frameHeaderSize + ChunkSize]byte
+	mem []byte
 	n   int
 }
 
-var bufferPool = sync.Pool{New: func() any { return new(Buffer) }}
+// smallBuffer is the payload size of the buffers of the second pool: most
+// frames of small tables, manifests and closing fit.
+const smallBuffer = 16 << 10
 
-// GetBuffer returns an empty buffer from the pool.
-func GetBuffer() *Buffer {
-	b := bufferPool.Get().(*Buffer)
+var (
+	largeBuffers = sync.Pool{New: func() any { return &Buffer{mem: make([]byte, frameHeaderSize+ChunkSize)} }}
+	smallBuffers = sync.Pool{New: func() any { return &Buffer{mem: make([]byte, frameHeaderSize+smallBuffer)} }}
+)
+
+// GetBuffer returns an empty buffer from the pool, with room for ChunkSize
+// bytes.
+func GetBuffer() *Buffer { return bufferFor(ChunkSize) }
+
+// bufferFor returns an empty buffer with room for at least n bytes.
+func bufferFor(n int) *Buffer {
+	pool := &largeBuffers
+	if n <= smallBuffer {
+		pool = &smallBuffers
+	}
+	b := pool.Get().(*Buffer)
 	b.n = 0
 	return b
 }
 
-// Space returns the whole payload area, ChunkSize bytes, to be filled before
-// SetLen.
+// Space returns the whole payload area to be filled before SetLen.
 func (b *Buffer) Space() []byte { return b.mem[frameHeaderSize:] }
 
 // SetLen says that the first n bytes of Space are the payload.
@@ -40,5 +54,9 @@ func (b *Buffer) Bytes() []byte { return b.mem[frameHeaderSize : frameHeaderSize
 // Release gives the buffer back to the pool.
 func (b *Buffer) Release() {
 	mangle(b)
-	bufferPool.Put(b)
+	if len(b.mem) == frameHeaderSize+smallBuffer {
+		smallBuffers.Put(b)
+		return
+	}
+	largeBuffers.Put(b)
 }

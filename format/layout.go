@@ -77,7 +77,7 @@ const (
 	FrameClose    FrameType = 4 // the file is complete; Offset is its size
 	FrameRedo     FrameType = 5 // whole mini-transactions; Offset is their LSN
 	FrameManifest FrameType = 6 // a piece of the manifest
-	FrameIndex    FrameType = 7 // a piece of the index
+	FrameIndex    FrameType = 7 // where the frames before it are
 	FrameEnd      FrameType = 8 // totals and digest; always the last frame
 )
 
@@ -230,9 +230,13 @@ func (h *frameHeader) checkCodec() error {
 			return fmt.Errorf("%s frame: raw length %d, stored length %d", h.typ, h.rawLen, h.stored)
 		}
 		return nil
-	default:
-		return fmt.Errorf("%w: codec %d of %s frame", ErrUnsupported, h.codec, h.typ)
+	case codecZstd:
+		if h.stored == 0 || h.stored >= h.rawLen || h.typ == FrameHole {
+			return fmt.Errorf("%s frame: raw length %d, compressed length %d", h.typ, h.rawLen, h.stored)
+		}
+		return nil
 	}
+	return fmt.Errorf("%w: codec %d of %s frame", ErrUnsupported, h.codec, h.typ)
 }
 
 func (h *frameHeader) checkType() error {
@@ -264,7 +268,11 @@ func (h *frameHeader) checkType() error {
 		if h.rawLen != 0 || h.offset > MaxFileSize {
 			return fmt.Errorf("CLOSE frame: size %d, payload of %d bytes", h.offset, h.rawLen)
 		}
-	case FrameRedo, FrameManifest, FrameIndex:
+	case FrameIndex:
+		if h.rawLen < indexHead+indexEntry || (h.rawLen-indexHead)%indexEntry != 0 {
+			return fmt.Errorf("INDEX frame: length %d", h.rawLen)
+		}
+	case FrameRedo, FrameManifest:
 		if h.rawLen == 0 || h.offset > 1<<63 {
 			return fmt.Errorf("%s frame: position %d, length %d", h.typ, h.offset, h.rawLen)
 		}
@@ -283,8 +291,16 @@ func checkRange(h *frameHeader) error {
 	return nil
 }
 
+// The payload of an INDEX frame, SPEC.md §4.7: a head, then entries.
+const (
+	indexHead  = 8  // archive offset of the INDEX frame before, 0 = none
+	indexEntry = 12 // archive offset of a frame (8), its file number (4)
+	// maxIndexEntries is the most entries an INDEX frame may have.
+	maxIndexEntries = (MaxPayload - indexHead) / indexEntry
+)
+
 // endSize is the size of the payload of the END frame, SPEC.md §4.8.
-const endSize = 80
+const endSize = 88
 
 // Totals are the counts an END frame carries.
 type Totals struct {
@@ -297,9 +313,10 @@ type Totals struct {
 
 // endPayload is SPEC.md §4.8.
 type endPayload struct {
-	totals Totals
-	index  uint64 // archive offset of the first INDEX frame, 0 = none
-	digest [32]byte
+	totals   Totals
+	manifest uint64 // archive offset of the first MANIFEST frame
+	index    uint64 // archive offset of the last INDEX frame, 0 = none
+	digest   [32]byte
 }
 
 func (e *endPayload) encode() [endSize]byte {
@@ -309,8 +326,9 @@ func (e *endPayload) encode() [endSize]byte {
 	binary.BigEndian.PutUint64(b[16:], e.totals.DataBytes)
 	binary.BigEndian.PutUint64(b[24:], e.totals.HoleBytes)
 	binary.BigEndian.PutUint64(b[32:], e.totals.RedoBytes)
-	binary.BigEndian.PutUint64(b[40:], e.index)
-	copy(b[48:80], e.digest[:])
+	binary.BigEndian.PutUint64(b[40:], e.manifest)
+	binary.BigEndian.PutUint64(b[48:], e.index)
+	copy(b[56:88], e.digest[:])
 	return b
 }
 
@@ -321,7 +339,8 @@ func decodeEnd(b []byte) endPayload {
 	e.totals.DataBytes = binary.BigEndian.Uint64(b[16:])
 	e.totals.HoleBytes = binary.BigEndian.Uint64(b[24:])
 	e.totals.RedoBytes = binary.BigEndian.Uint64(b[32:])
-	e.index = binary.BigEndian.Uint64(b[40:])
-	copy(e.digest[:], b[48:80])
+	e.manifest = binary.BigEndian.Uint64(b[40:])
+	e.index = binary.BigEndian.Uint64(b[48:])
+	copy(e.digest[:], b[56:88])
 	return e
 }

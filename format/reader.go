@@ -6,8 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
+	"runtime"
+	"sync"
 )
 
 // Frame is one verified frame. Whoever got it from Next owns its buffer.
@@ -47,44 +48,194 @@ func (f *Frame) Release() {
 // Reader reads one archive, frame by frame. Everything SPEC.md §3, §4 and §7
 // demand of a reader is checked before Next hands a frame out, except the
 // contents of the manifest.
+//
+// One goroutine reads ahead, several open payloads, Next takes the results in
+// order. What lies ahead is bounded by the number of openers.
 type Reader struct {
-	r      *bufio.Reader
-	id     ArchiveID
-	s      *stream
-	off    int64 // archive offset of the frame being read
-	totals Totals
-	err    error // sticks
+	r     *bufio.Reader
+	id    ArchiveID
+	jobs  chan *job // in the order of the archive
+	stop  chan struct{}
+	close sync.Once
+
+	s               *stream
+	off             int64  // archive offset of the frame taken next
+	manifest, index uint64 // as in the END frame
+	totals          Totals
+	err             error // sticks
+}
+
+// ReaderOptions of NewReader. The zero value works.
+type ReaderOptions struct {
+	// Parallel is the number of payloads opened at the same time; 0 means
+	// one a core.
+	Parallel int
+}
+
+// job is one frame on its way from the stream to Next.
+type job struct {
+	h      frameHeader
+	head   [frameHeaderSize]byte
+	off    int64
+	buf    *Buffer
+	err    error         // of fetching; buf is of no use then
+	bad    error         // of opening
+	opened chan struct{} // closed when buf holds the raw payload, or an error is set
 }
 
 // NewReader reads the archive header. An empty stream, like every other that is
 // not an archive, is an error that wraps ErrDamaged.
-func NewReader(r io.Reader) (*Reader, error) {
+func NewReader(r io.Reader, opt ReaderOptions) (*Reader, error) {
 	br := bufio.NewReaderSize(r, 64<<10)
-	var head [archiveHeaderSize]byte
-	n, err := io.ReadFull(br, head[:])
+	h, head, err := readArchiveHeader(br)
+	if err != nil {
+		return nil, err
+	}
+	if opt.Parallel <= 0 {
+		opt.Parallel = runtime.GOMAXPROCS(0)
+	}
+	ar := &Reader{
+		r: br, id: h.id, s: newStream(head), off: archiveHeaderSize,
+		jobs: make(chan *job, opt.Parallel), stop: make(chan struct{}),
+	}
+	work := make(chan *job)
+	for range opt.Parallel {
+		go openAll(work)
+	}
+	go ar.fetch(work)
+	return ar, nil
+}
+
+func readArchiveHeader(r io.Reader) (archiveHeader, []byte, error) {
+	head := make([]byte, archiveHeaderSize)
+	n, err := io.ReadFull(r, head)
 	switch {
 	case err == io.EOF:
-		return nil, fmt.Errorf("%w: the input is empty", ErrDamaged)
+		return archiveHeader{}, nil, fmt.Errorf("%w: the input is empty", ErrDamaged)
 	case err == io.ErrUnexpectedEOF:
 		if string(head[:min(n, 8)]) != string(Magic[:min(n, 8)]) {
-			return nil, fmt.Errorf("%w: %w", ErrDamaged, ErrNotArchive)
+			return archiveHeader{}, nil, fmt.Errorf("%w: %w", ErrDamaged, ErrNotArchive)
 		}
-		return nil, fmt.Errorf("%w: %w, after %d bytes", ErrDamaged, ErrTruncated, n)
+		return archiveHeader{}, nil, fmt.Errorf("%w: %w, after %d bytes", ErrDamaged, ErrTruncated, n)
 	case err != nil:
-		return nil, fmt.Errorf("read archive: %w", err)
+		return archiveHeader{}, nil, fmt.Errorf("read archive: %w", err)
 	}
-	h, err := decodeArchiveHeader(head[:])
+	h, err := decodeArchiveHeader(head)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+		return archiveHeader{}, nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	return &Reader{r: br, id: h.id, s: newStream(head[:]), off: archiveHeaderSize}, nil
+	return h, head, nil
 }
+
+// Close ends the reading ahead. A read that is under way in the underlying
+// reader is not interrupted.
+func (r *Reader) Close() { r.close.Do(func() { close(r.stop) }) }
 
 // ID returns the archive's id in hexadecimal.
 func (r *Reader) ID() string { return hex.EncodeToString(r.id[:]) }
 
 // Totals returns the verified totals, after Next returned io.EOF.
 func (r *Reader) Totals() Totals { return r.totals }
+
+// fetch reads frames until the end frame or an error; the last job carries the
+// error, io.EOF where the stream ends as it should.
+func (r *Reader) fetch(work chan<- *job) {
+	defer close(work)
+	defer close(r.jobs)
+	off, frame := r.off, uint64(0)
+	for {
+		j := &job{off: off, opened: make(chan struct{})}
+		j.err = r.fetchFrame(j, frame)
+		if j.err != nil {
+			close(j.opened)
+		}
+		if !r.pass(j, work) || j.err != nil {
+			return
+		}
+		off += frameHeaderSize + int64(j.h.stored)
+		frame++
+		if j.h.typ == FrameEnd {
+			last := &job{off: off, opened: make(chan struct{}), err: r.fetchEOF(frame, off)}
+			close(last.opened)
+			r.pass(last, work)
+			return
+		}
+	}
+}
+
+// pass hands a job to an opener, unless there is nothing to open, and to Next.
+func (r *Reader) pass(j *job, work chan<- *job) bool {
+	select {
+	case r.jobs <- j:
+	case <-r.stop:
+		return false
+	}
+	if j.err != nil {
+		return true
+	}
+	select {
+	case work <- j:
+		return true
+	case <-r.stop:
+		j.err = errClosed
+		close(j.opened)
+		return false
+	}
+}
+
+// fetchFrame reads header and payload as they are.
+func (r *Reader) fetchFrame(j *job, frame uint64) error {
+	if err := r.read(j.head[:], frame, j.off); err != nil {
+		return err
+	}
+	h, err := decodeFrameHeader(j.head[:], &r.id)
+	if err == nil {
+		err = h.check()
+	}
+	if err != nil {
+		return &DamageError{Frame: frame, Offset: j.off, Err: err}
+	}
+	j.h = h
+	if h.stored == 0 {
+		return nil
+	}
+	j.buf = bufferFor(int(h.stored))
+	j.buf.SetLen(int(h.stored))
+	return r.read(j.buf.Bytes(), frame, j.off)
+}
+
+// fetchEOF makes sure that nothing follows the end frame.
+func (r *Reader) fetchEOF(frame uint64, off int64) error {
+	switch _, err := r.r.ReadByte(); err {
+	case io.EOF:
+		return io.EOF
+	case nil:
+		return &DamageError{Frame: frame, Offset: off, Err: errors.New("something follows the end frame")}
+	default:
+		return fmt.Errorf("read archive: %w", err)
+	}
+}
+
+func (r *Reader) read(p []byte, frame uint64, off int64) error {
+	_, err := io.ReadFull(r.r, p)
+	switch err {
+	case nil:
+		return nil
+	case io.EOF, io.ErrUnexpectedEOF:
+		return &DamageError{Frame: frame, Offset: off, Err: ErrTruncated}
+	}
+	return fmt.Errorf("read archive at frame %d: %w", frame, err)
+}
+
+// openAll opens the payloads of jobs.
+func openAll(jobs <-chan *job) {
+	for j := range jobs {
+		if j.buf != nil {
+			j.buf, j.bad = open(&j.h, j.buf)
+		}
+		close(j.opened)
+	}
+}
 
 // Next returns the next frame of a known type. After a valid end frame that is
 // the last thing in the stream it returns io.EOF; every other end of the stream
@@ -93,56 +244,38 @@ func (r *Reader) Totals() Totals { return r.totals }
 func (r *Reader) Next() (*Frame, error) {
 	for r.err == nil {
 		f, err := r.next()
-		if err != nil {
+		switch {
+		case err != nil:
 			r.err = err
-			break
-		}
-		if f.Type.known() {
+			r.Close()
+		case f.Type != FrameEnd && f.Type.known():
 			return f, nil
+		default:
+			f.Release()
 		}
-		f.Release()
 	}
 	return nil, r.err
 }
 
 func (r *Reader) next() (*Frame, error) {
-	var head [frameHeaderSize]byte
-	if err := r.read(head[:]); err != nil {
-		return nil, err
+	j, ok := <-r.jobs
+	if !ok {
+		return nil, errClosed
 	}
-	h, err := decodeFrameHeader(head[:], &r.id)
+	<-j.opened
+	f := &Frame{Type: j.h.typ, Seq: j.h.seq, File: j.h.file, Pos: j.h.offset, Len: int64(j.h.rawLen), buf: j.buf}
+	err := j.err
+	if err == nil && j.bad != nil {
+		err = r.damaged(j.h.file, j.bad)
+	}
 	if err == nil {
-		err = h.check()
+		err = r.take(f, &j.h, j.head[:])
 	}
 	if err != nil {
-		return nil, r.damaged(0, err)
-	}
-	f := &Frame{Type: h.typ, Seq: h.seq, File: h.file, Pos: h.offset, Len: int64(h.rawLen)}
-	if err := r.payload(f, &h); err != nil {
-		f.Release()
-		return nil, err
-	}
-	if err := r.take(f, &h, head[:]); err != nil {
 		f.Release()
 		return nil, err
 	}
 	return f, nil
-}
-
-// payload reads and verifies the payload into a buffer of the frame's own.
-func (r *Reader) payload(f *Frame, h *frameHeader) error {
-	if h.stored == 0 {
-		return nil
-	}
-	f.buf = GetBuffer()
-	f.buf.SetLen(int(h.stored))
-	if err := r.read(f.buf.Bytes()); err != nil {
-		return err
-	}
-	if got := crc32.Checksum(f.buf.Bytes(), castagnoli); got != h.sum {
-		return r.damaged(h.file, fmt.Errorf("%s frame: payload checksum is %08x, computed %08x", h.typ, h.sum, got))
-	}
-	return nil
 }
 
 // take runs the frame through the rules of the stream; an END frame is compared
@@ -157,8 +290,18 @@ func (r *Reader) take(f *Frame, h *frameHeader, head []byte) error {
 		return r.damaged(h.file, err)
 	}
 	if h.typ == FrameEnd {
-		defer f.Release()
-		return r.finish(decodeEnd(f.Bytes()))
+		if err := r.finish(decodeEnd(f.Bytes())); err != nil {
+			return err
+		}
+	}
+	if h.typ == FrameManifest && r.manifest == 0 {
+		r.manifest = uint64(r.off)
+	}
+	if h.typ == FrameIndex {
+		if err := r.checkIndex(f); err != nil {
+			return r.damaged(0, err)
+		}
+		r.index = uint64(r.off)
 	}
 	r.off += frameHeaderSize + int64(h.stored)
 	return nil
@@ -180,25 +323,29 @@ func (r *Reader) finish(e endPayload) error {
 	if e.digest != r.s.sum() {
 		return r.damaged(0, errors.New("END frame: the digest over the frame headers does not match"))
 	}
-	if _, err := r.r.ReadByte(); err != io.EOF {
-		if err != nil {
-			return fmt.Errorf("read archive: %w", err)
-		}
-		return r.damaged(0, errors.New("something follows the end frame"))
+	if e.manifest != r.manifest || e.index != r.index {
+		return r.damaged(0, fmt.Errorf("END frame: manifest at %d, index at %d, found them at %d and %d", e.manifest, e.index, r.manifest, r.index))
 	}
 	r.totals = e.totals
-	return io.EOF
+	return nil
 }
 
-func (r *Reader) read(p []byte) error {
-	_, err := io.ReadFull(r.r, p)
-	switch err {
-	case nil:
-		return nil
-	case io.EOF, io.ErrUnexpectedEOF:
-		return r.damaged(0, ErrTruncated)
+// checkIndex compares what an INDEX frame can be compared with: its
+// predecessor, and that it points back. The entries themselves serve readers
+// that jump; what they find there is checked where they find it.
+func (r *Reader) checkIndex(f *Frame) error {
+	before, places := parseIndex(f.Bytes())
+	if before != r.index {
+		return fmt.Errorf("INDEX frame: the one before is at %d, not at %d", r.index, before)
 	}
-	return fmt.Errorf("read archive at frame %d: %w", r.s.seq, err)
+	last := before
+	for _, p := range places {
+		if p.at <= last || p.at >= uint64(r.off) || p.file > r.s.files {
+			return fmt.Errorf("INDEX frame: entry for file %d at %d", p.file, p.at)
+		}
+		last = p.at
+	}
+	return nil
 }
 
 func (r *Reader) damaged(n FileNo, err error) error {

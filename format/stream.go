@@ -16,7 +16,7 @@ type stream struct {
 	open     map[FileNo]*openFile
 	redoNext uint64 // 0 before the first REDO frame
 	manifest uint64 // bytes of manifest so far
-	index    uint64 // bytes of index so far
+	indexed  uint64 // entries of INDEX frames so far
 	ended    bool
 	totals   Totals
 	digest   hash.Hash
@@ -77,9 +77,9 @@ func (s *stream) place(h *frameHeader, path string) error {
 	case FrameRedo:
 		return s.redo(h)
 	case FrameManifest:
-		return s.piece(h, &s.manifest, MaxManifest)
+		return s.piece(h)
 	case FrameIndex:
-		return s.piece(h, &s.index, MaxManifest)
+		return s.index(h)
 	case FrameEnd:
 		return s.end()
 	}
@@ -136,23 +136,25 @@ func (s *stream) redo(h *frameHeader) error {
 	return nil
 }
 
-func (s *stream) piece(h *frameHeader, have *uint64, limit uint64) error {
-	if h.typ == FrameManifest && len(s.open) > 0 {
+func (s *stream) piece(h *frameHeader) error {
+	if len(s.open) > 0 {
 		return s.stillOpen()
 	}
-	if h.typ == FrameManifest && s.index > 0 {
-		return errors.New("MANIFEST frame after the index")
+	if h.offset != s.manifest {
+		return fmt.Errorf("MANIFEST frame at position %d, expected %d", h.offset, s.manifest)
 	}
-	if h.typ == FrameIndex && s.manifest == 0 {
-		return errors.New("INDEX frame before the manifest")
+	s.manifest += uint64(h.rawLen)
+	if s.manifest > MaxManifest {
+		return fmt.Errorf("manifest of more than %d bytes", int64(MaxManifest))
 	}
-	if h.offset != *have {
-		return fmt.Errorf("%s frame at position %d, expected %d", h.typ, h.offset, *have)
+	return nil
+}
+
+func (s *stream) index(h *frameHeader) error {
+	if h.offset != s.indexed {
+		return fmt.Errorf("INDEX frame at position %d, expected %d", h.offset, s.indexed)
 	}
-	if *have+uint64(h.rawLen) > limit {
-		return fmt.Errorf("%s frame: more than %d bytes in all", h.typ, limit)
-	}
-	*have += uint64(h.rawLen)
+	s.indexed += uint64(h.rawLen-indexHead) / indexEntry
 	return nil
 }
 

@@ -32,7 +32,7 @@ func TestVectors(t *testing.T) {
 func describe(t *testing.T, a []byte) string {
 	var out strings.Builder
 	var manifest bytes.Buffer
-	r, err := NewReader(bytes.NewReader(a))
+	r, err := NewReader(bytes.NewReader(a), ReaderOptions{})
 	check(t, err)
 	for {
 		f, err := r.Next()

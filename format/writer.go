@@ -9,6 +9,8 @@ import (
 	"hash/crc32"
 	"io"
 	"sync"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 // Writer writes one archive. All methods may be called from many goroutines;
@@ -18,12 +20,25 @@ import (
 // The first error sticks: every later call returns it, and Close then writes
 // no end frame, so that a failed archive can never be taken for a whole one.
 type Writer struct {
-	w  io.Writer
-	id ArchiveID
+	w   io.Writer
+	id  ArchiveID
+	enc *zstd.Encoder // nil: payloads are stored
 
-	mu  sync.Mutex
-	s   *stream
-	err error
+	mu       sync.Mutex
+	s        *stream
+	off      uint64 // archive offset of the next frame
+	manifest uint64 // archive offset of the first MANIFEST frame
+	idx      index
+	err      error
+}
+
+// WriterOptions of NewWriter. The zero value stores payloads as they are.
+type WriterOptions struct {
+	// Compress says how hard to compress payloads.
+	Compress Level
+	// Parallel is the number of payloads compressed at the same time at
+	// most; 0 means one a core.
+	Parallel int
 }
 
 // provisional is the payload of a FILE frame, SPEC.md §4.1.
@@ -35,20 +50,24 @@ type provisional struct {
 var errClosed = errors.New("archive is already closed")
 
 // NewWriter writes the archive header and returns a Writer for the frames.
-func NewWriter(w io.Writer) (*Writer, error) {
+func NewWriter(w io.Writer, opt WriterOptions) (*Writer, error) {
 	var id ArchiveID
 	if _, err := rand.Read(id[:]); err != nil {
 		return nil, err
 	}
-	return newWriter(w, id)
+	return newWriter(w, id, opt)
 }
 
-func newWriter(w io.Writer, id ArchiveID) (*Writer, error) {
+func newWriter(w io.Writer, id ArchiveID, opt WriterOptions) (*Writer, error) {
+	enc, err := newEncoder(opt)
+	if err != nil {
+		return nil, err
+	}
 	head := archiveHeader{id: id}.encode()
 	if _, err := w.Write(head[:]); err != nil {
 		return nil, fmt.Errorf("write archive: %w", err)
 	}
-	return &Writer{w: w, id: id, s: newStream(head[:])}, nil
+	return &Writer{w: w, id: id, enc: enc, s: newStream(head[:]), off: archiveHeaderSize}, nil
 }
 
 // ID returns the archive's id in hexadecimal.
@@ -63,7 +82,7 @@ func (w *Writer) BeginFile(f File) (FileNo, error) {
 	if err != nil {
 		return 0, err
 	}
-	b := GetBuffer()
+	b := bufferFor(len(p))
 	defer b.Release()
 	b.SetLen(copy(b.Space(), p))
 	h := frameHeader{typ: FrameFile, rawLen: uint32(len(p)), stored: uint32(len(p)), sum: crc32.Checksum(p, castagnoli)}
@@ -142,9 +161,12 @@ func (w *Writer) fail(err error) error {
 func (w *Writer) end() (Totals, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	e := endPayload{totals: w.s.totals, digest: w.s.sum()}
+	if err := w.flushIndex(); err != nil {
+		return Totals{}, err
+	}
+	e := endPayload{totals: w.s.totals, manifest: w.manifest, index: w.idx.last, digest: w.s.sum()}
 	p := e.encode()
-	b := GetBuffer()
+	b := bufferFor(len(p))
 	defer b.Release()
 	b.SetLen(copy(b.Space(), p[:]))
 	h := frameHeader{typ: FrameEnd, rawLen: endSize, stored: endSize, sum: crc32.Checksum(p[:], castagnoli)}
@@ -158,7 +180,7 @@ func (w *Writer) end() (Totals, error) {
 // pieces writes p in frames of at most ChunkSize whose offsets count on from
 // pos.
 func (w *Writer) pieces(t FrameType, pos uint64, p []byte) error {
-	b := GetBuffer()
+	b := bufferFor(min(len(p), ChunkSize))
 	defer b.Release()
 	for len(p) > 0 {
 		n := copy(b.Space(), p)
@@ -172,11 +194,14 @@ func (w *Writer) pieces(t FrameType, pos uint64, p []byte) error {
 }
 
 func (w *Writer) payload(t FrameType, no FileNo, pos uint64, b *Buffer) error {
-	n := uint32(len(b.Bytes()))
-	h := frameHeader{typ: t, file: no, offset: pos, rawLen: n, stored: n, sum: crc32.Checksum(b.Bytes(), castagnoli)}
+	h := frameHeader{typ: t, file: no, offset: pos}
+	sealed := w.seal(&h, b)
+	if sealed != b {
+		defer sealed.Release()
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.write(&h, b, "")
+	return w.write(&h, sealed, "")
 }
 
 // bare writes a frame without payload.
@@ -210,8 +235,49 @@ func (w *Writer) emit(h *frameHeader, head, all []byte, path string) error {
 	}
 	if _, err := w.w.Write(all); err != nil {
 		w.err = fmt.Errorf("write archive: %w", err)
+		return w.err
 	}
-	return w.err
+	at := w.off
+	w.off += uint64(len(all))
+	return w.note(h, at)
+}
+
+// note keeps what END and INDEX frames say of the frame written at offset at.
+func (w *Writer) note(h *frameHeader, at uint64) error {
+	switch h.typ {
+	case FrameManifest:
+		if w.manifest == 0 {
+			w.manifest = at
+		}
+		return nil
+	case FrameIndex:
+		w.idx.last = at
+		return nil
+	case FrameEnd:
+		return nil
+	}
+	w.idx.add(at, h.file)
+	if w.idx.entries < indexEvery {
+		return nil
+	}
+	return w.flushIndex()
+}
+
+// flushIndex writes the entries not yet written as an INDEX frame. The lock is
+// held.
+func (w *Writer) flushIndex() error {
+	if w.idx.entries == 0 || w.err != nil {
+		return w.err
+	}
+	b := GetBuffer()
+	defer b.Release()
+	b.SetLen(w.idx.take(b.Space()))
+	h := frameHeader{typ: FrameIndex, flags: flagSkippable, offset: w.s.indexed}
+	sealed := w.seal(&h, b)
+	if sealed != b {
+		defer sealed.Release()
+	}
+	return w.write(&h, sealed, "")
 }
 
 // manifestWriter cuts the manifest into MANIFEST frames.

@@ -120,7 +120,7 @@ func (b *backup) stream(ctx context.Context, redo format.Redo) (err error) {
 		return err
 	}
 	defer release()
-	if b.out, err = format.NewWriter(out); err != nil {
+	if b.out, err = format.NewWriter(out, format.WriterOptions{Compress: format.Level(b.f.compress), Parallel: b.f.parallel}); err != nil {
 		return err
 	}
 	b.log.Info("backing up "+b.layout.DataDir, "server", b.layout.Version, "checkpoint_lsn", redo.CheckpointLSN)

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
+	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/cli"
 	"github.com/xbstream/xbstream/server"
 	"github.com/xbstream/xbstream/server/optfile"
@@ -30,6 +31,7 @@ type flags struct {
 
 	paths       paths
 	parallel    int
+	compress    string
 	rate        cli.Size
 	spoolDir    string
 	spoolLimit  cli.Size
@@ -86,6 +88,8 @@ func (f *flags) register() {
 	s.StringVar(&f.paths.logDir, "innodb-log-group-home-dir", "", "the same for the redo log `DIR`")
 	s.StringVar(&f.paths.ariaLogDir, "aria-log-dir-path", "", "the same for Aria's log `DIR`")
 	s.IntVarP(&f.parallel, "parallel", "j", 0, "`N` workers (default: cores)")
+	s.StringVar(&f.compress, "compress", "", "compress with zstd: `LEVEL` fast, default, better or best")
+	s.Lookup("compress").NoOptDefVal = string(format.Default)
 	s.Var(&f.rate, "rate", "data pages read a second at most; redo is never held back")
 	s.StringVar(&f.spoolDir, "spool-dir", "", "`DIR` where redo waits when the pipe is slow (default: TMPDIR)")
 	s.Var(&f.spoolLimit, "spool-limit", "most redo that may wait there")
@@ -124,6 +128,11 @@ func (f *flags) parse(args []string, s streams) error {
 	}
 	if err := f.connectionFlags(s); err != nil {
 		return err
+	}
+	if f.compress != "" {
+		if _, err := format.ParseLevel(f.compress); err != nil {
+			return &cli.UsageError{Err: err}
+		}
 	}
 	f.server.LockTimeout = f.lockTimeout
 	return f.out.Check()
@@ -228,6 +237,11 @@ func (f *flags) connectionFlags(s streams) (err error) {
 	})
 	if err == nil {
 		err = f.server.Environment(os.Getenv)
+	}
+	// As with the clients: a port on the command line means TCP, even to
+	// localhost.
+	if f.set.Changed("port") && !f.set.Changed("socket") && f.server.Protocol == "" {
+		f.server.Protocol = "tcp"
 	}
 	if err != nil {
 		return &cli.UsageError{Err: err}

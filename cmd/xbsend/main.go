@@ -64,12 +64,10 @@ func run(ctx context.Context, args []string, s streams) int {
 		}
 		f.out.Logger("xbsend", s.err).Error(err.Error())
 	}
+	if _, ok := errors.AsType[*server.Error](err); ok && context.Cause(ctx) == nil {
+		return cli.ExitServer
+	}
 	return cli.Code(err, []cli.Case{
-		{Err: server.ErrConnect, Code: cli.ExitServer},
-		{Err: server.ErrPrivilege, Code: cli.ExitServer},
-		{Err: server.ErrUnsupported, Code: cli.ExitServer},
-		{Err: server.ErrLockTimeout, Code: cli.ExitServer},
-		{Err: server.ErrLockLost, Code: cli.ExitServer},
 		{Err: redotail.ErrOverrun, Code: cli.ExitRedoLost},
 		{Err: redotail.ErrSpoolFull, Code: cli.ExitRedoLost},
 		{Err: redotail.ErrDamaged, Code: cli.ExitRedoLost},

@@ -133,10 +133,11 @@ func (c *command) manifest(ctx context.Context, args []string) (*format.Manifest
 // readThrough reads a whole archive, checking everything, and returns its
 // manifest.
 func readThrough(ctx context.Context, r io.Reader) (*format.Manifest, format.Totals, error) {
-	ar, err := format.NewReader(r)
+	ar, err := format.NewReader(r, format.ReaderOptions{})
 	if err != nil {
 		return nil, format.Totals{}, err
 	}
+	defer ar.Close()
 	// The manifest passes through a pipe instead of being kept as text.
 	pr, pw := io.Pipe()
 	frames := make(chan error, 1)

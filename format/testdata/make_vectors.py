@@ -30,6 +30,8 @@ class Archive:
         self.out = head + struct.pack(">I", crc32c(head))
         self.digest = hashlib.sha256(self.out)
         self.seq = 0
+        self.manifest = self.index = self.entries = 0
+        self.places = []
         self.sums = [0, 0, 0, 0]  # files, data, holes, redo
 
     def frame(self, kind, file=0, pos=0, payload=b"", hole=0, flags=0):
@@ -40,13 +42,26 @@ class Archive:
         if kind != END:
             self.digest.update(head)
         self.seq += 1
+        if kind == MANIFEST:
+            self.manifest = self.manifest or len(self.out)
+        elif kind == INDEX:
+            self.index = len(self.out)
+        else:
+            self.places.append((len(self.out), file))
         self.out += head + payload
         for i, counted in enumerate((FILE, DATA, HOLE, REDO)):
             if kind == counted:
                 self.sums[i] += hole or (1 if kind == FILE else len(payload))
 
+    def write_index(self):
+        places, self.places = self.places, []
+        payload = struct.pack(">Q", self.index) + b"".join(struct.pack(">QI", *p) for p in places)
+        self.frame(INDEX, pos=self.entries, payload=payload, flags=1)
+        self.entries += len(places)
+
     def end(self):
-        self.frame(END, payload=struct.pack(">QQQQQQ", self.seq, *self.sums, 0) + self.digest.digest())
+        self.frame(END, payload=struct.pack(
+            ">QQQQQQQ", self.seq, *self.sums, self.manifest, self.index) + self.digest.digest())
 
 
 def three_files():
@@ -63,6 +78,8 @@ def three_files():
         a.frame(REDO, pos=lsn, payload=b"0123456789")
         lsn += 10
         a.frame(CLOSE, no, len(text) + hole)
+        if no == 2:
+            a.write_index()
         entries.append({"no": no, "path": path, "kind": "file", "size": len(text) + hole, "mode": 0o640})
     # A type that no version knows yet, marked as skippable: to be ignored.
     a.frame(200, payload=b"from the future", flags=1)
@@ -73,6 +90,7 @@ def three_files():
     # Cut into two frames at an arbitrary byte.
     a.frame(MANIFEST, pos=0, payload=text[:100].encode())
     a.frame(MANIFEST, pos=100, payload=text[100:].encode())
+    a.write_index()
     a.end()
     return a.out
 
