@@ -135,6 +135,7 @@ func (w *worker) apply(t task) error {
 		}
 		pages = pages[n:]
 	}
+	startWriteback(w.file)
 	w.done(len(t.pages))
 	return nil
 }

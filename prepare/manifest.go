@@ -1,26 +1,30 @@
 package prepare
 
 import (
-	"encoding/json"
 	"os"
 
 	"github.com/xbstream/xbstream/format"
 )
 
-// readManifest reads a manifest as it lies in a restored directory.
+// readManifest reads a manifest as it lies in a restored directory. Of its
+// files only those of tablespaces are kept: nothing else is recovered.
 func readManifest(path string) (*format.Manifest, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	var m struct {
-		format.Manifest
-		Files []format.File `json:"files"`
-	}
-	if err := json.NewDecoder(f).Decode(&m); err != nil {
+	var files []format.File
+	m, err := format.DecodeManifest(f, func(f *format.File) error {
+		switch f.Kind {
+		case format.KindSystem, format.KindUndo, format.KindTablespace:
+			files = append(files, *f)
+		}
+		return nil
+	})
+	if err != nil {
 		return nil, err
 	}
-	m.Manifest.Files = m.Files
-	return &m.Manifest, nil
+	m.Files = files
+	return m, nil
 }

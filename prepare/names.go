@@ -1,12 +1,14 @@
 package prepare
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/xbstream/xbstream/format"
@@ -27,7 +29,10 @@ func (tr *tree) settleManifest(m *format.Manifest, spaces map[format.SpaceID]*hi
 			byPath[f.Path] = &m.Files[i]
 		}
 	}
-	slices.SortFunc(system, func(a, b format.File) int { return int(int64(a.Space.FirstPage) - int64(b.Space.FirstPage)) })
+	if len(system) == 0 {
+		return fmt.Errorf("%s: no system tablespace: %w", manifestName, ErrIncomplete)
+	}
+	slices.SortFunc(system, func(a, b format.File) int { return cmp.Compare(firstPageOf(a), firstPageOf(b)) })
 	if err := tr.claimSystem(pathsOf(system)); err != nil {
 		return err
 	}
@@ -36,9 +41,45 @@ func (tr *tree) settleManifest(m *format.Manifest, spaces map[format.SpaceID]*hi
 			return err
 		}
 	}
-	return tr.readFirstPages(opt.Parallel, names, func(rel string, p firstPage) error {
+	if err := tr.checkListed(system); err != nil {
+		return err
+	}
+	var undo undoFiles
+	err := tr.readFirstPages(opt.Parallel, names, func(rel string, p firstPage) error {
+		if byPath[rel].Kind == format.KindUndo {
+			undo.note(rel, p)
+			if !p.written {
+				return nil
+			}
+		}
 		return tr.claimListed(byPath[rel], p, spaces)
 	})
+	if err != nil {
+		return err
+	}
+	return undo.claimUnwritten(tr)
+}
+
+func (tr *tree) checkListed(system []format.File) error {
+	for i := range system {
+		if system[i].Space == nil || system[i].Space.ID != 0 {
+			return fmt.Errorf("%s: %s is not of space 0: %w", manifestName, system[i].Path, ErrDamaged)
+		}
+		if system[i].Space.FirstPage != tr.spaces[0].files[i].first {
+			return fmt.Errorf("%s: starts at page %v, the manifest says %v: %w", system[i].Path, tr.spaces[0].files[i].first, system[i].Space.FirstPage, ErrDamaged)
+		}
+		if system[i].Space.Encrypted {
+			return fmt.Errorf("%s (space 0): %w", system[i].Path, ErrEncrypted)
+		}
+	}
+	return nil
+}
+
+func firstPageOf(f format.File) format.PageNo {
+	if f.Space == nil {
+		return 0
+	}
+	return f.Space.FirstPage
 }
 
 func pathsOf(files []format.File) []string {
@@ -62,7 +103,7 @@ func (tr *tree) claimListed(f *format.File, p firstPage, spaces map[format.Space
 		if id == 0 {
 			id = idOfName(spaces, f.Path)
 		}
-		if h := spaces[id]; id == 0 || f.Kind == format.KindTablespace && (h == nil || !h.created) {
+		if h := spaces[id]; h == nil || !h.created {
 			return fmt.Errorf("%s (space %v): page 0 was never written and redo does not create it: %w", f.Path, id, ErrIncomplete)
 		}
 		_, err := tr.fresh(id, f.Path)
@@ -217,8 +258,10 @@ func (tr *tree) remove(rel string) error {
 // settleFound finds the tablespaces of a directory without a manifest, as
 // mariabackup leaves it, and gives them the names redo says they end with.
 func (tr *tree) settleFound(dataFilePath string, spaces map[format.SpaceID]*history, opt Options, rep *Report) error {
-	if err := tr.claimSystem(systemFiles(dataFilePath)); err != nil {
-		return err
+	if tr.spaces[0] == nil {
+		if err := tr.claimSystem(systemFiles(dataFilePath)); err != nil {
+			return err
+		}
 	}
 	if err := tr.claimUndo(); err != nil {
 		return err
@@ -351,42 +394,65 @@ func (tr *tree) settleCreated(spaces map[format.SpaceID]*history) error {
 	return nil
 }
 
-var undoName = regexp.MustCompile(`^undo(\d{3})$`)
+var undoName = regexp.MustCompile(`^(?:.*/)?undo(\d{3})$`)
 
-// claimUndo finds the undo tablespaces. One whose page 0 was not written was
-// being made anew; ids follow the numbers in the names.
-func (tr *tree) claimUndo() error {
-	entries, err := os.ReadDir(tr.dir)
-	if err != nil {
-		return err
+// undoFiles are the undo tablespaces while they are being found. Page 0 of one
+// that was being made anew says nothing; ids follow the numbers in the names.
+type undoFiles struct {
+	offset    int // id minus number, as in those that have a page 0
+	unwritten map[string]int
+}
+
+func (u *undoFiles) note(rel string, p firstPage) {
+	match := undoName.FindStringSubmatch(rel)
+	if match == nil {
+		return
 	}
-	offset, unwritten := 0, map[string]int{}
-	for _, e := range entries {
-		match := undoName.FindStringSubmatch(e.Name())
-		if match == nil {
-			continue
-		}
-		var n int
-		fmt.Sscanf(match[1], "%d", &n)
-		p, err := tr.readFirstPage(e.Name())
-		if err != nil {
-			return err
-		}
-		if !p.written {
-			unwritten[e.Name()] = n
-			continue
-		}
-		offset = int(p.id) - n
-		if other := tr.claim(e.Name(), p); other != nil {
-			return fmt.Errorf("space %v in two files, %s and %s: %w", p.id, other.files[0].path, e.Name(), ErrDamaged)
-		}
+	n, err := strconv.Atoi(match[1])
+	switch {
+	case err != nil:
+	case p.written:
+		u.offset = int(p.id) - n
+	case u.unwritten == nil:
+		u.unwritten = map[string]int{rel: n}
+	default:
+		u.unwritten[rel] = n
 	}
-	for name, n := range unwritten {
-		t, err := tr.fresh(format.SpaceID(n+offset), name)
+}
+
+func (u *undoFiles) claimUnwritten(tr *tree) error {
+	for rel, n := range u.unwritten {
+		t, err := tr.fresh(format.SpaceID(n+u.offset), rel)
 		if err != nil {
 			return err
 		}
 		t.pages, t.known = tr.spaces[0].pages, true // always alike
 	}
 	return nil
+}
+
+// claimUndo finds the undo tablespaces.
+func (tr *tree) claimUndo() error {
+	entries, err := os.ReadDir(tr.dir)
+	if err != nil {
+		return err
+	}
+	var undo undoFiles
+	for _, e := range entries {
+		if !undoName.MatchString(e.Name()) {
+			continue
+		}
+		p, err := tr.readFirstPage(e.Name())
+		if err != nil {
+			return err
+		}
+		undo.note(e.Name(), p)
+		if !p.written {
+			continue
+		}
+		if other := tr.claim(e.Name(), p); other != nil {
+			return fmt.Errorf("space %v in two files, %s and %s: %w", p.id, other.files[0].path, e.Name(), ErrDamaged)
+		}
+	}
+	return undo.claimUnwritten(tr)
 }

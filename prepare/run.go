@@ -169,6 +169,10 @@ func (p *preparation) settle() error {
 	if m := p.origin.manifest; m != nil {
 		return p.tree.settleManifest(m, p.redo.spaces, p.opt)
 	}
+	// Before anything is changed: without it there is nothing to recover.
+	if err := p.tree.claimSystem(systemFiles(p.origin.server.DataFilePath)); err != nil {
+		return err
+	}
 	if err := p.tree.settleMarkers(&p.rep); err != nil {
 		return err
 	}

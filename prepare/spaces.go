@@ -88,7 +88,7 @@ type firstPage struct {
 func (tr *tree) readFirstPage(rel string) (p firstPage, err error) {
 	f, err := os.Open(tr.path(rel))
 	if err != nil {
-		return p, err
+		return p, missing(err)
 	}
 	defer f.Close()
 	st, err := f.Stat()
@@ -179,7 +179,7 @@ func (tr *tree) claimSystem(names []string) error {
 		if i == 0 {
 			p, err := tr.readFirstPage(name)
 			if err != nil {
-				return missing(err)
+				return err
 			}
 			if !p.written || p.id != 0 {
 				return fmt.Errorf("%s: not the first file of a system tablespace: %w", name, ErrDamaged)

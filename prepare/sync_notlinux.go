@@ -1,0 +1,7 @@
+//go:build !linux
+
+package prepare
+
+import "os"
+
+func startWriteback(*os.File) {}
