@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -37,7 +38,7 @@ var template = sync.OnceValues(func() (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), serverWait)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "mariadb-install-db", "--no-defaults", "--user=root", "--datadir="+dir,
-		"--auth-root-authentication-method=normal", "--skip-test-db", "--innodb-log-file-size=8M").CombinedOutput()
+		"--auth-root-authentication-method=normal", "--skip-test-db", "--innodb-log-file-size=8M", "--tmpdir="+dir).CombinedOutput()
 	if err != nil {
 		return dir, fmt.Errorf("mariadb-install-db: %w\n%s", err, out)
 	}
@@ -69,6 +70,10 @@ type server struct {
 	cmd      *exec.Cmd
 	exited   chan struct{}
 	db       *sql.DB
+	// pause is how many nanoseconds each writer rests after a statement.
+	// Without any, a crowded machine can write a 4 MiB log around before the
+	// test's reader gets the processor at all, and is then told so, rightly.
+	pause atomic.Int64
 }
 
 func newDataDir(t *testing.T) string {
@@ -94,6 +99,7 @@ func copyTree(t *testing.T, from, to string) {
 func startServer(t *testing.T, dir string, args ...string) *server {
 	t.Helper()
 	s := &server{t: t, dir: dir, logDir: dir, exited: make(chan struct{})}
+	s.pause.Store(int64(2 * time.Millisecond))
 	for _, a := range args {
 		if d, ok := strings.CutPrefix(a, "--innodb-log-group-home-dir="); ok {
 			s.logDir = d
@@ -113,7 +119,7 @@ func startServer(t *testing.T, dir string, args ...string) *server {
 	socket := filepath.Join(sockets, "s")
 	s.cmd = exec.Command("mariadbd", append([]string{
 		"--no-defaults", "--user=root", "--datadir=" + dir, "--socket=" + socket, "--skip-networking",
-		"--log-error=" + s.errorLog, "--pid-file=" + socket + ".pid", "--innodb-buffer-pool-size=64M",
+		"--log-error=" + s.errorLog, "--tmpdir=" + sockets, "--pid-file=" + socket + ".pid", "--innodb-buffer-pool-size=64M",
 		"--innodb-log-buffer-size=2M", "--innodb-flush-log-at-trx-commit=2", "--innodb-use-native-aio=0",
 		"--key-buffer-size=1M", "--aria-pagecache-buffer-size=8M",
 	}, args...)...)
@@ -227,8 +233,10 @@ func (s *server) writer(ctx context.Context, i int) error {
 			// Not cancelled half way: the driver would drop the connection
 			// and leave open what the server does with the statement.
 			if _, err := s.db.Exec(fmt.Sprintf(q, i, n)); err != nil {
-				return fmt.Errorf("writer %d: %w", i, err)
+				s.t.Errorf("writer %d: %v", i, err) // at once, for waitFor to see
+				return err
 			}
+			time.Sleep(time.Duration(s.pause.Load()))
 		}
 	}
 	return nil
@@ -249,9 +257,11 @@ func (s *server) digest() string {
 	return all.String()
 }
 
-// check fails unless every table is sound.
+// check fails unless every table is sound. Purge has to be through with what
+// was deleted: before, CHECK TABLE may warn of delete-marked entries.
 func (s *server) check() {
 	s.t.Helper()
+	s.exec("SET GLOBAL innodb_max_purge_lag_wait=0")
 	for i := range writers {
 		var table, op, kind, text string
 		row := s.db.QueryRow(fmt.Sprintf("CHECK TABLE w.t%d EXTENDED", i))
@@ -302,7 +312,13 @@ func tail(t *testing.T, l *Log, dir string, opt redotail.Options) (tailer *redot
 	}
 	tailer = redotail.New(l, opt)
 	g, ctx := errgroup.WithContext(t.Context())
-	g.Go(func() error { return tailer.Run(ctx) })
+	g.Go(func() error {
+		err := tailer.Run(ctx)
+		if err != nil {
+			t.Errorf("tail: %v", err) // at once, for waitFor to see
+		}
+		return err
+	})
 	g.Go(func() error {
 		for lsn := start.CheckpointLSN; ; {
 			p, err := tailer.Next(ctx)
@@ -369,8 +385,8 @@ func checkLinear(t *testing.T, dir string) (mtrs int, end format.LSN) {
 func waitFor(t *testing.T, what string, ready func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(serverWait); !ready(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %v in vain for %s", serverWait, what)
+		if t.Failed() || time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
 		}
 	}
 }
@@ -451,6 +467,7 @@ func TestSlowConsumerSpillsAndRecovers(t *testing.T) {
 
 func TestResizeUnderLoadRecovers(t *testing.T) {
 	tailAndRecover(t, redotail.Options{}, []string{"--innodb-log-file-size=8M"}, func(s *server, tl *redotail.Tailer) {
+		s.pause.Store(int64(10 * time.Millisecond))
 		for _, mib := range []int{16, 8, 4, 12, 6, 8} {
 			s.exec(fmt.Sprintf("SET GLOBAL innodb_log_file_size=%d", mib<<20))
 			waitFor(t, "the resize", func() bool {
