@@ -32,7 +32,9 @@ type spaceFile struct {
 
 // Reconcile settles by space id, never by name, what of copied stands for the
 // files that exist now, while DDL is blocked. now is from ReadSpaces. deleted
-// holds the space ids for which the redo log of the copy has a FILE_DELETE.
+// holds the space ids for which the redo log of the copy has a FILE_DELETE, and
+// those of tables that were without tablespace when the copy began: these the
+// server's dictionary knows, the log does not.
 //
 // A file is copied again
 //   - that was not copied, or not yet written when it was;

@@ -293,6 +293,48 @@ func TestImportIsCopiedAgain(t *testing.T) {
 	}
 }
 
+// TestImportOfADiscardedTableIsCopiedAgain: where DISCARD was before the backup
+// and the file already lay in its place, nothing on disk tells the table before
+// IMPORT from the one after it: same id, same inode. The dictionary does.
+func TestImportOfADiscardedTableIsCopiedAgain(t *testing.T) {
+	s := servertest.New(t, servertest.Options{})
+	mustExec(t, s, "CREATE DATABASE d", "CREATE TABLE d.t (a INT PRIMARY KEY) ENGINE=InnoDB",
+		"INSERT INTO d.t SELECT seq FROM d.seq_1_to_100")
+	ibd := filepath.Join(s.Datadir(), "d", "t.ibd")
+	withExport(t, s, func() {
+		if err := os.Link(ibd, ibd+".kept"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	mustExec(t, s, "ALTER TABLE d.t DISCARD TABLESPACE")
+	if err := os.Rename(ibd+".kept", ibd); err != nil {
+		t.Fatal(err)
+	}
+	const discarded = "SELECT GROUP_CONCAT(SPACE) FROM information_schema.INNODB_SYS_TABLES WHERE SPACE <> 0 AND SPACE NOT IN (SELECT SPACE FROM information_schema.INNODB_SYS_TABLESPACES)"
+	ids, err := s.String(t.Context(), discarded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := strconv.ParseUint(ids, 10, 32)
+	if err != nil {
+		t.Fatalf("tables without tablespace: %q", ids)
+	}
+	c := &chunker.Copier{Sink: newDirSink(t), PageSize: pageSize}
+	copied, err := c.CopyInnoDB(t.Context(), spaces(t, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, s, "ALTER TABLE d.t IMPORT TABLESPACE")
+	now := spaces(t, s)
+	if p := chunker.Reconcile(copied, now, nil); len(p.Copy) != 0 {
+		t.Errorf("the files alone tell the import: %v; the query is not needed", p.Copy)
+	}
+	p := chunker.Reconcile(copied, now, map[format.SpaceID]bool{format.SpaceID(id): true})
+	if len(p.Copy) != 1 || p.Copy[0].Rel != "d/t.ibd" {
+		t.Errorf("to copy: %v", p.Copy)
+	}
+}
+
 func withExport(t *testing.T, s *servertest.Server, fn func()) {
 	t.Helper()
 	conn, err := s.DB().Conn(t.Context())
