@@ -1,6 +1,7 @@
 package extract
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +35,7 @@ func (t *target) assemble(ctx context.Context, got *arrival) (*Report, error) {
 	if err := a.complete(m); err != nil {
 		return nil, err
 	}
-	if err := t.root.Rename(t.name+"/"+manifestPart, t.name+"/"+treeDir+"/"+ManifestName); err != nil {
+	if err := a.keepManifest(m); err != nil {
 		return nil, err
 	}
 	if m.Backup != nil {
@@ -62,9 +63,11 @@ const logName = "ib_logfile0"
 type assembly struct {
 	t      *target
 	got    *arrival
-	files  int
+	files  int // named and kept
+	left   int // named, but not wanted
 	dirs   []dirMode
-	system string // top-level name of the first file of the system tablespace
+	system string        // top-level name of the first file of the system tablespace
+	kept   []format.File // entries kept, if not all are
 }
 
 type dirMode struct {
@@ -78,6 +81,15 @@ func (a *assembly) entry(f *format.File) error {
 		return incomplete("file %q has a name that extraction itself uses", f.Path)
 	}
 	p := treeDir + "/" + f.Path
+	if a.t.opt.Only != nil {
+		if f.Kind == format.KindDir {
+			return nil
+		}
+		if !a.t.opt.Only(f.Path) {
+			return a.leave(f)
+		}
+		a.kept = append(a.kept, *f)
+	}
 	if f.Kind == format.KindDir {
 		a.dirs = append(a.dirs, dirMode{p, fs.FileMode(f.Mode) & fs.ModePerm})
 		return a.t.stage.MkdirAll(p, 0o700)
@@ -115,14 +127,46 @@ func (a *assembly) arrived(f *format.File) error {
 		return incomplete("file %q: number %d never arrived", f.Path, n)
 	}
 	size := a.got.sizes[n-1]
-	if size < 0 {
+	if size == used {
 		return incomplete("file %q: number %d is used twice", f.Path, n)
+	}
+	if size < 0 {
+		return incomplete("file %q: number %d never arrived", f.Path, n)
 	}
 	if size != f.Size {
 		return incomplete("file %q: %d bytes arrived, %d announced", f.Path, size, f.Size)
 	}
-	a.got.sizes[n-1] = -1
+	a.got.sizes[n-1] = used
 	return nil
+}
+
+// leave passes over a file that is not wanted, whether it arrived or not.
+func (a *assembly) leave(f *format.File) error {
+	if n := int(f.No); n <= len(a.got.sizes) && a.got.sizes[n-1] != absent {
+		a.left++
+		return a.arrived(f)
+	}
+	return nil
+}
+
+// keepManifest puts the manifest into the tree, as it came or, when files were
+// left out, without them.
+func (a *assembly) keepManifest(m *format.Manifest) error {
+	name := treeDir + "/" + ManifestName
+	if a.t.opt.Only == nil {
+		return a.t.stage.Rename(manifestPart, name)
+	}
+	if len(a.kept) == 0 {
+		return fmt.Errorf("%w: no file of the archive was asked for", ErrNothing)
+	}
+	m.Partial, m.Files, m.Discarded = true, a.kept, 0
+	f, err := a.t.stage.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640)
+	if err != nil {
+		return err
+	}
+	w := bufio.NewWriter(f)
+	err = format.EncodeManifest(w, m)
+	return errors.Join(err, w.Flush(), f.Close())
 }
 
 // complete makes sure that nothing is missing and nothing is left over.
@@ -130,7 +174,7 @@ func (a *assembly) complete(m *format.Manifest) error {
 	if m.ArchiveID != a.got.id {
 		return incomplete("it belongs to archive %s, this is %s", m.ArchiveID, a.got.id)
 	}
-	if left := len(a.got.sizes) - a.files; left != m.Discarded {
+	if left := a.unnamed(); a.t.opt.Only == nil && left != m.Discarded {
 		return incomplete("%d files arrived that it does not name, %d announced", left, m.Discarded)
 	}
 	if m.Backup == nil {
@@ -139,7 +183,7 @@ func (a *assembly) complete(m *format.Manifest) error {
 		}
 		return nil
 	}
-	if a.system == "" {
+	if a.system == "" && a.t.opt.Only == nil {
 		return incomplete("no system tablespace")
 	}
 	redo := m.Backup.Redo
@@ -154,6 +198,9 @@ func (a *assembly) complete(m *format.Manifest) error {
 	}
 	return nil
 }
+
+// unnamed counts files that arrived and that no entry names.
+func (a *assembly) unnamed() int { return len(a.got.sizes) - a.files - a.left }
 
 // redoLog puts the head in front of the joined redo and the log in its place.
 func (a *assembly) redoLog(m *format.Manifest) error {

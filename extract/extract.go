@@ -32,6 +32,10 @@ type Options struct {
 	// Prepare, if set, is called with the path of the complete tree in the
 	// staging directory before anything is published.
 	Prepare func(ctx context.Context, dir string) error
+	// Only, if set, says which files are restored, by final path; the others
+	// are left out, and the manifest in the target says so. Directories are
+	// made for the files only.
+	Only func(path string) bool
 	// Progress, if set, is called with the number of file bytes written since
 	// the last call, from several goroutines.
 	Progress func(n int64)
@@ -62,10 +66,19 @@ type Report struct {
 	Files    int // files published, directories not counted
 }
 
-// Extract reads one archive from r and publishes it in opt.Dir. Errors wrap
-// ErrTarget, ErrPrepare, format.ErrDamaged, or are those of r and of the file
-// system.
-func Extract(ctx context.Context, r io.Reader, opt Options) (*Report, error) {
+// Frames is a verified sequence of frames that ends with io.EOF, from a
+// *format.Reader or a *format.Selection.
+type Frames interface {
+	Next() (*format.Frame, error)
+	ID() string
+	Totals() format.Totals
+	Close()
+}
+
+// Extract reads one archive and publishes it in opt.Dir. open is called once
+// the target was found good. Errors wrap ErrTarget, ErrPrepare,
+// format.ErrDamaged, or are those of open and of the file system.
+func Extract(ctx context.Context, open func() (Frames, error), opt Options) (*Report, error) {
 	opt = opt.withDefaults()
 	t, err := openTarget(opt)
 	if err != nil {
@@ -73,7 +86,7 @@ func Extract(ctx context.Context, r io.Reader, opt Options) (*Report, error) {
 	}
 	defer t.discard()
 
-	got, err := receive(ctx, r, t, opt)
+	got, err := receive(ctx, open, t, opt)
 	if err != nil {
 		return nil, err
 	}
@@ -95,23 +108,38 @@ func Extract(ctx context.Context, r io.Reader, opt Options) (*Report, error) {
 	return rep, nil
 }
 
+// Stream returns what Extract opens for an archive that is read from r, once,
+// from front to end.
+func Stream(r io.Reader, parallel int) func() (Frames, error) {
+	return func() (Frames, error) {
+		return format.NewReader(r, format.ReaderOptions{Parallel: parallel})
+	}
+}
+
 // arrival is what arrived, as far as the manifest is compared with it.
 type arrival struct {
-	sizes    []int64 // of file n at n-1
+	sizes    []int64 // of file n at n-1, or one of the negative values below
 	redoFrom format.LSN
 	redoTo   format.LSN // 0 when there was no redo
 	totals   format.Totals
 	id       string
 }
 
+// Sizes that are none.
+const (
+	unfinished = -1 - iota // announced, not closed
+	absent                 // not among the frames at all
+	used                   // compared with its entry in the manifest
+)
+
 // receive writes the frames of the whole archive into the staging directory.
-func receive(ctx context.Context, r io.Reader, t *target, opt Options) (*arrival, error) {
+func receive(ctx context.Context, open func() (Frames, error), t *target, opt Options) (*arrival, error) {
 	g, ctx := errgroup.WithContext(ctx)
 	d := newDispatch(ctx, g, t, opt)
 	// The reader may sit in a read that nothing can interrupt; it must not
 	// keep a cancelled extraction from cleaning up, so it is not in the group.
 	frames := make(chan result, 2)
-	go read(ctx, r, opt.Parallel, frames)
+	go read(ctx, open, frames)
 
 	g.Go(func() error {
 		defer d.finish()
@@ -143,10 +171,10 @@ func receive(ctx context.Context, r io.Reader, t *target, opt Options) (*arrival
 type result struct {
 	frame *format.Frame
 	err   error
-	end   *format.Reader
+	end   Frames
 }
 
-func read(ctx context.Context, r io.Reader, parallel int, out chan<- result) {
+func read(ctx context.Context, open func() (Frames, error), out chan<- result) {
 	send := func(res result) bool {
 		select {
 		case out <- res:
@@ -158,7 +186,7 @@ func read(ctx context.Context, r io.Reader, parallel int, out chan<- result) {
 			return false
 		}
 	}
-	ar, err := format.NewReader(r, format.ReaderOptions{Parallel: parallel})
+	ar, err := open()
 	if err != nil {
 		send(result{err: err})
 		return

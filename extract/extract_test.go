@@ -129,7 +129,7 @@ func TestExtractRestoresTheTree(t *testing.T) {
 	a := s.archive(t)
 	for _, j := range []int{1, 2, 8, 300} {
 		dir := filepath.Join(t.TempDir(), "new")
-		rep, err := Extract(t.Context(), bytes.NewReader(a), Options{Dir: dir, Parallel: j})
+		rep, err := Extract(t.Context(), Stream(bytes.NewReader(a), 2), Options{Dir: dir, Parallel: j})
 		check(t, err)
 		if rep.Files != len(s.files) {
 			t.Errorf("-j %d: %d files reported, want %d", j, rep.Files, len(s.files))
@@ -163,7 +163,7 @@ func TestCutArchiveLeavesNothing(t *testing.T) {
 		if n%2 == 0 {
 			dir = filepath.Join(parent, "new")
 		}
-		_, err := Extract(t.Context(), bytes.NewReader(a[:n]), Options{Dir: dir})
+		_, err := Extract(t.Context(), Stream(bytes.NewReader(a[:n]), 2), Options{Dir: dir})
 		if !errors.Is(err, format.ErrDamaged) {
 			t.Fatalf("cut after %d of %d bytes: error %v, want ErrDamaged", n, len(a), err)
 		}
@@ -197,7 +197,7 @@ func TestTargetIsRefusedBeforeReading(t *testing.T) {
 		"below a file":        filepath.Join(file, "x"),
 		"not empty, trailing": filepath.Dir(file) + "/",
 	} {
-		if _, err := Extract(t.Context(), noRead{t}, Options{Dir: dir}); !errors.Is(err, ErrTarget) {
+		if _, err := Extract(t.Context(), Stream(noRead{t}, 2), Options{Dir: dir}); !errors.Is(err, ErrTarget) {
 			t.Errorf("%s: error %v, want ErrTarget", name, err)
 		}
 	}
@@ -207,14 +207,14 @@ func TestIntoNonEmptyRefusesCollisions(t *testing.T) {
 	s := source{files: map[string]string{"a": "new", "b": "new"}}
 	dir := t.TempDir()
 	check(t, os.WriteFile(filepath.Join(dir, "log"), []byte("old"), 0o600))
-	_, err := Extract(t.Context(), bytes.NewReader(s.archive(t)), Options{Dir: dir, IntoNonEmpty: true})
+	_, err := Extract(t.Context(), Stream(bytes.NewReader(s.archive(t)), 2), Options{Dir: dir, IntoNonEmpty: true})
 	check(t, err)
 	if got := tree(t, dir); got["a"] != "new" || got["log"] != "old" {
 		t.Errorf("got %v", got)
 	}
 	dir = t.TempDir()
 	check(t, os.WriteFile(filepath.Join(dir, "b"), []byte("old"), 0o600))
-	_, err = Extract(t.Context(), bytes.NewReader(s.archive(t)), Options{Dir: dir, IntoNonEmpty: true})
+	_, err = Extract(t.Context(), Stream(bytes.NewReader(s.archive(t)), 2), Options{Dir: dir, IntoNonEmpty: true})
 	if got := tree(t, dir); !errors.Is(err, ErrTarget) || len(got) != 2 || got["b"] != "old" {
 		t.Errorf("collision: error %v, left %v", err, got)
 	}
@@ -224,7 +224,7 @@ func TestUnfinishedExtractionIsRemovedOnRequest(t *testing.T) {
 	dir := t.TempDir()
 	check(t, os.MkdirAll(filepath.Join(dir, partialPrefix+"x", "tree", "mysql"), 0o700))
 	s := source{files: map[string]string{"a": "new"}}
-	_, err := Extract(t.Context(), bytes.NewReader(s.archive(t)), Options{Dir: dir, RemovePartial: true})
+	_, err := Extract(t.Context(), Stream(bytes.NewReader(s.archive(t)), 2), Options{Dir: dir, RemovePartial: true})
 	check(t, err)
 	if got := tree(t, dir); len(got) != 3 || got["a"] != "new" {
 		t.Errorf("got %v", got)
@@ -250,7 +250,7 @@ func TestManifestThatDisagreesIsRefused(t *testing.T) {
 	} {
 		s := source{files: map[string]string{"a": "one", "b": "two!"}, manifest: change}
 		parent := t.TempDir()
-		_, err := Extract(t.Context(), bytes.NewReader(s.archive(t)), Options{Dir: filepath.Join(parent, "new")})
+		_, err := Extract(t.Context(), Stream(bytes.NewReader(s.archive(t)), 2), Options{Dir: filepath.Join(parent, "new")})
 		if err == nil {
 			t.Errorf("%s: no error", name)
 		}
@@ -277,7 +277,7 @@ func backupOf(redo []byte) source {
 func TestRedoBecomesALinearLog(t *testing.T) {
 	redo := bytes.Repeat([]byte("redo"), 100)
 	dir := filepath.Join(t.TempDir(), "new")
-	_, err := Extract(t.Context(), bytes.NewReader(backupOf(redo).archive(t)), Options{Dir: dir})
+	_, err := Extract(t.Context(), Stream(bytes.NewReader(backupOf(redo).archive(t)), 2), Options{Dir: dir})
 	check(t, err)
 	got := tree(t, dir)
 	log := []byte(got["ib_logfile0"])
@@ -314,7 +314,7 @@ func TestRedoThatDoesNotJoinIsRefused(t *testing.T) {
 		s := backupOf(redo)
 		s.manifest = func(m *format.Manifest) { b := *m.Backup; change(&b.Redo); m.Backup = &b }
 		parent := t.TempDir()
-		_, err := Extract(t.Context(), bytes.NewReader(s.archive(t)), Options{Dir: filepath.Join(parent, "new")})
+		_, err := Extract(t.Context(), Stream(bytes.NewReader(s.archive(t)), 2), Options{Dir: filepath.Join(parent, "new")})
 		if err == nil {
 			t.Errorf("%s: no error", name)
 		}
@@ -330,7 +330,7 @@ func TestPrepareRunsBeforePublishing(t *testing.T) {
 	parent := t.TempDir()
 	dir := filepath.Join(parent, "new")
 	boom := errors.New("boom")
-	_, err := Extract(t.Context(), bytes.NewReader(a), Options{Dir: dir, Prepare: func(_ context.Context, p string) error {
+	_, err := Extract(t.Context(), Stream(bytes.NewReader(a), 2), Options{Dir: dir, Prepare: func(_ context.Context, p string) error {
 		if got := tree(t, p); got["db/t.ibd"] != "table" || got["ib_logfile0"] == "" {
 			t.Errorf("prepare sees %v", got)
 		}
@@ -360,7 +360,7 @@ func TestCancelledExtractionCleansUp(t *testing.T) {
 		cancel(stop)
 	}()
 	parent := t.TempDir()
-	if _, err := Extract(ctx, pr, Options{Dir: filepath.Join(parent, "new")}); !errors.Is(err, stop) {
+	if _, err := Extract(ctx, Stream(pr, 2), Options{Dir: filepath.Join(parent, "new")}); !errors.Is(err, stop) {
 		t.Errorf("error %v, want stop", err)
 	}
 	if got := tree(t, parent); len(got) != 1 {
@@ -375,7 +375,7 @@ func TestOwnerAndModes(t *testing.T) {
 	dir := t.TempDir()
 	check(t, os.Chown(dir, 1234, 1235))
 	s := source{files: map[string]string{"d/a": "x"}, dirs: []string{"d"}}
-	_, err := Extract(t.Context(), bytes.NewReader(s.archive(t)), Options{Dir: dir})
+	_, err := Extract(t.Context(), Stream(bytes.NewReader(s.archive(t)), 2), Options{Dir: dir})
 	check(t, err)
 	for p, mode := range map[string]fs.FileMode{"d": 0o750 | fs.ModeDir, "d/a": 0o640} {
 		st, err := os.Stat(filepath.Join(dir, p))

@@ -51,7 +51,10 @@ func (d *dispatch) finish() {
 func (d *dispatch) frame(ctx context.Context, f *format.Frame) error {
 	switch f.Type {
 	case format.FrameFile:
-		d.got.sizes = append(d.got.sizes, -1)
+		for len(d.got.sizes) < int(f.File)-1 {
+			d.got.sizes = append(d.got.sizes, absent)
+		}
+		d.got.sizes = append(d.got.sizes, unfinished)
 		return d.send(ctx, d.worker(f.File), f)
 	case format.FrameClose:
 		d.got.sizes[f.File-1] = int64(f.Pos)

@@ -51,8 +51,11 @@ func (b *Buffer) SetLen(n int) { b.n = n }
 // Bytes returns the payload.
 func (b *Buffer) Bytes() []byte { return b.mem[frameHeaderSize : frameHeaderSize+b.n] }
 
-// Release gives the buffer back to the pool.
+// Release gives the buffer back to the pool; a nil one is none.
 func (b *Buffer) Release() {
+	if b == nil {
+		return
+	}
 	mangle(b)
 	if len(b.mem) == frameHeaderSize+smallBuffer {
 		smallBuffers.Put(b)

@@ -3,6 +3,7 @@ package format
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"hash/crc32"
 )
@@ -27,6 +28,9 @@ var Magic = [8]byte{0x89, 'X', 'B', 'A', '\r', '\n', 0x1A, '\n'}
 
 // ArchiveID ties frames to their archive.
 type ArchiveID [16]byte
+
+// String prints the id in lower-case hexadecimal, as the manifest has it.
+func (id ArchiveID) String() string { return hex.EncodeToString(id[:]) }
 
 // archiveHeader is SPEC.md §2.
 type archiveHeader struct {

@@ -22,6 +22,9 @@ type Manifest struct {
 	// Discarded counts files that were sent and then superseded: dropped
 	// tables, tables copied again. Their numbers are absent from Files.
 	Discarded int `json:"discarded_files,omitempty"`
+	// Partial says that Files names only a part of what was backed up. No
+	// archive says so of itself; a reader that kept only some files does.
+	Partial bool `json:"partial,omitempty"`
 	// Files has one entry for each file and each directory of the tree. It
 	// is left nil by streaming readers, which hand out entries one by one.
 	Files []File `json:"-"`

@@ -2,7 +2,6 @@ package format
 
 import (
 	"bufio"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -132,7 +131,7 @@ func readArchiveHeader(r io.Reader) (archiveHeader, []byte, error) {
 func (r *Reader) Close() { r.close.Do(func() { close(r.stop) }) }
 
 // ID returns the archive's id in hexadecimal.
-func (r *Reader) ID() string { return hex.EncodeToString(r.id[:]) }
+func (r *Reader) ID() string { return r.id.String() }
 
 // Totals returns the verified totals, after Next returned io.EOF.
 func (r *Reader) Totals() Totals { return r.totals }
@@ -282,7 +281,8 @@ func (r *Reader) next() (*Frame, error) {
 // with what was counted and ends the archive.
 func (r *Reader) take(f *Frame, h *frameHeader, head []byte) error {
 	if h.typ == FrameFile {
-		if err := r.announce(f); err != nil {
+		var err error
+		if f.Path, err = provisionalPath(f.Bytes()); err != nil {
 			return r.damaged(0, err)
 		}
 	}
@@ -307,13 +307,13 @@ func (r *Reader) take(f *Frame, h *frameHeader, head []byte) error {
 	return nil
 }
 
-func (r *Reader) announce(f *Frame) error {
+// provisionalPath reads the payload of a FILE frame.
+func provisionalPath(payload []byte) (string, error) {
 	var p provisional
-	if err := json.Unmarshal(f.Bytes(), &p); err != nil {
-		return fmt.Errorf("FILE frame: %w", err)
+	if err := json.Unmarshal(payload, &p); err != nil {
+		return "", fmt.Errorf("FILE frame: %w", err)
 	}
-	f.Path = p.Path
-	return CheckPath(p.Path)
+	return p.Path, CheckPath(p.Path)
 }
 
 func (r *Reader) finish(e endPayload) error {

@@ -2,7 +2,6 @@ package format
 
 import (
 	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -71,7 +70,7 @@ func newWriter(w io.Writer, id ArchiveID, opt WriterOptions) (*Writer, error) {
 }
 
 // ID returns the archive's id in hexadecimal.
-func (w *Writer) ID() string { return hex.EncodeToString(w.id[:]) }
+func (w *Writer) ID() string { return w.id.String() }
 
 // BeginFile announces a file under its provisional path and returns its number.
 func (w *Writer) BeginFile(f File) (FileNo, error) {

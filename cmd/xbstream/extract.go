@@ -74,7 +74,7 @@ func (c *command) runExtract(ctx context.Context, x extractFlags, args []string)
 			return err
 		}
 	}
-	rep, err := extract.Extract(ctx, in, x.opt)
+	rep, err := extract.Extract(ctx, extract.Stream(in, x.opt.Parallel), x.opt)
 	if err != nil {
 		return err
 	}
