@@ -1,0 +1,77 @@
+package servertest
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// AttachReplica makes s a replica of source that continues at the GTID
+// position gtid. The source must listen on TCP and have a binary log.
+func (s *Server) AttachReplica(ctx context.Context, source *Server, gtid string) error {
+	return s.Exec(ctx,
+		"SET GLOBAL gtid_slave_pos = '"+gtid+"'",
+		fmt.Sprintf("CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT=%d, MASTER_USER='%s', MASTER_PASSWORD='%s', MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1",
+			source.Port(), replUser, replPassword),
+		"START SLAVE",
+	)
+}
+
+// catchUpTimeout bounds the wait for a replica. It is far above what is usual.
+const catchUpTimeout = 3 * time.Minute
+
+// WaitCaughtUp waits until s has applied all that source wrote until now. A
+// replica that stopped is an error that carries its last error.
+func (s *Server) WaitCaughtUp(ctx context.Context, source *Server) error {
+	want, err := source.String(ctx, "SELECT @@gtid_binlog_pos")
+	if err != nil {
+		return fmt.Errorf("wait for replica: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, catchUpTimeout)
+	defer cancel()
+	for {
+		done, err := s.String(ctx, "SELECT MASTER_GTID_WAIT(?, 1)", want)
+		if err != nil {
+			return fmt.Errorf("wait for replica: %w", err)
+		}
+		if done == "0" {
+			return nil
+		}
+		if err := s.replicaError(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// replicaError says why replication stopped, if it did.
+func (s *Server) replicaError(ctx context.Context) error {
+	rows, err := s.db.QueryContext(ctx, "SHOW SLAVE STATUS")
+	if err != nil {
+		return fmt.Errorf("replica: %w", err)
+	}
+	defer rows.Close()
+	columns, err := rows.Columns()
+	if err != nil {
+		return fmt.Errorf("replica: %w", err)
+	}
+	values := make([]*string, len(columns))
+	dest := make([]any, len(columns))
+	for i := range values {
+		dest[i] = &values[i]
+	}
+	status := map[string]string{}
+	for rows.Next() {
+		if err := rows.Scan(dest...); err != nil {
+			return fmt.Errorf("replica: %w", err)
+		}
+		for i, c := range columns {
+			if values[i] != nil {
+				status[c] = *values[i]
+			}
+		}
+	}
+	if status["Last_SQL_Error"] != "" || status["Last_IO_Error"] != "" {
+		return fmt.Errorf("replica stopped: %s %s", status["Last_SQL_Error"], status["Last_IO_Error"])
+	}
+	return rows.Err()
+}
