@@ -58,6 +58,7 @@ type pageChain struct {
 type applier struct {
 	tree    *tree
 	batch   *batch
+	journal *journal
 	end     format.LSN // the backup's end
 	applied atomic.Int64
 	read    atomic.Int64
@@ -80,9 +81,9 @@ func (a *applier) apply(ctx context.Context, parallel int, tasks []task) error {
 		}
 		return nil
 	})
-	for range parallel {
+	for i := range parallel {
 		g.Go(func() error {
-			w := &worker{applier: a, buf: make([]byte, window), plain: make([]byte, innodb.MaxPageSize)}
+			w := &worker{applier: a, slot: a.journal.slot(i), buf: make([]byte, window), plain: make([]byte, innodb.MaxPageSize)}
 			for t := range queue {
 				if err := w.apply(t); err != nil {
 					return errors.Join(err, w.close())
@@ -97,6 +98,7 @@ func (a *applier) apply(ctx context.Context, parallel int, tasks []task) error {
 // worker applies tasks one after the other.
 type worker struct {
 	*applier
+	slot       *slot
 	buf, plain []byte
 	file       *os.File
 	path       string
@@ -210,6 +212,9 @@ func (w *worker) writePages(buf []byte, off int64, n int) error {
 		return nil
 	}
 	w.written.Add(int64(n))
+	if err := w.slot.keep(w.path, off, buf); err != nil {
+		return err
+	}
 	_, err := w.file.WriteAt(buf, off)
 	return err
 }

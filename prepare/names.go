@@ -37,7 +37,7 @@ func (tr *tree) settleManifest(m *format.Manifest, spaces map[format.SpaceID]*hi
 		return err
 	}
 	for i, f := range tr.spaces[0].files {
-		if err := checkSize(&system[i], f.size, spaces[0]); err != nil {
+		if err := tr.checkSize(&system[i], f.size, spaces[0]); err != nil {
 			return err
 		}
 	}
@@ -112,7 +112,7 @@ func (tr *tree) claimListed(f *format.File, p firstPage, spaces map[format.Space
 	if p.id != f.Space.ID && !(f.Space.Rebuild && f.Space.ID == 0) {
 		return fmt.Errorf("%s: space %v, the manifest says %v: %w", f.Path, p.id, f.Space.ID, ErrDamaged)
 	}
-	if err := checkSize(f, p.size, spaces[p.id]); err != nil {
+	if err := tr.checkSize(f, p.size, spaces[p.id]); err != nil {
 		return err
 	}
 	if other := tr.claim(f.Path, p); other != nil {
@@ -122,9 +122,9 @@ func (tr *tree) claimListed(f *format.File, p firstPage, spaces map[format.Space
 }
 
 // checkSize compares a file with its entry. It may be longer: an interrupted
-// run has let it grow. It may be shorter where redo shrinks it.
-func checkSize(f *format.File, size int64, h *history) error {
-	if size >= f.Size || h != nil && len(h.trims) > 0 {
+// run has let it grow. It may be shorter where redo shrinks it, or has.
+func (tr *tree) checkSize(f *format.File, size int64, h *history) error {
+	if size >= f.Size || tr.recovered || h != nil && len(h.trims) > 0 {
 		return nil
 	}
 	return fmt.Errorf("%s: %d bytes, the manifest says %d: %w", f.Path, size, f.Size, ErrIncomplete)
@@ -145,10 +145,18 @@ func idOfName(spaces map[format.SpaceID]*history, rel string) format.SpaceID {
 // Endings of the files in which mariabackup says what DDL did to tables it had
 // already copied, or not yet.
 const (
-	endNew   = ".new" // complete copy of a table made or renamed meanwhile
-	endDel   = ".del" // the table was dropped
-	endRen   = ".ren" // holds the table's new name
-	endMoved = ".xbstream-moved"
+	endNew = ".new" // complete copy of a table made or renamed meanwhile
+	endDel = ".del" // the table was dropped
+	endRen = ".ren" // holds the table's new name
+)
+
+// Endings of names that tables pass through while they are renamed: for a
+// marker, and for what redo says. They differ because the first are finished
+// when no marker is left, the second only when every table that redo renames
+// was found: before, a name may still be another's.
+const (
+	endMarked = ".xbstream-marked"
+	endMoved  = ".xbstream-moved"
 )
 
 // settleMarkers does what mariabackup's marker files say: drops first, then
@@ -171,7 +179,7 @@ func (tr *tree) settleMarkers(rep *Report) error {
 			return err
 		}
 	}
-	if err := tr.finishMoves(); err != nil {
+	if err := tr.finishMoves(endMarked); err != nil {
 		return err
 	}
 	for _, rel := range tr.glob("*" + endNew) {
@@ -199,25 +207,25 @@ func (tr *tree) moveAsideAs(marker string, rep *Report) error {
 	}
 	from := strings.TrimSuffix(marker, endRen) + ".ibd"
 	if tr.exists(from) {
-		if err := tr.moveAside(from, local, rep); err != nil {
+		if err := tr.moveAside(from, local, endMarked, rep); err != nil {
 			return err
 		}
 	}
 	return tr.remove(marker)
 }
 
-func (tr *tree) moveAside(from, to string, rep *Report) error {
+func (tr *tree) moveAside(from, to, end string, rep *Report) error {
 	if err := os.MkdirAll(filepath.Dir(tr.path(to)), 0o700); err != nil {
 		return err
 	}
 	rep.Renamed = append(rep.Renamed, from+" -> "+to)
-	return os.Rename(tr.path(from), tr.path(to+endMoved))
+	return os.Rename(tr.path(from), tr.path(to+end))
 }
 
 // finishMoves gives the tables that were moved aside their names.
-func (tr *tree) finishMoves() error {
-	for _, rel := range tr.glob("*.ibd" + endMoved) {
-		if err := os.Rename(tr.path(rel), tr.path(strings.TrimSuffix(rel, endMoved))); err != nil {
+func (tr *tree) finishMoves(end string) error {
+	for _, rel := range tr.glob("*.ibd" + end) {
+		if err := os.Rename(tr.path(rel), tr.path(strings.TrimSuffix(rel, end))); err != nil {
 			return err
 		}
 	}
@@ -365,7 +373,7 @@ func (tr *tree) settleRenamed(spaces map[format.SpaceID]*history, rep *Report) e
 		if strings.HasSuffix(t.files[0].path, endMoved) {
 			continue // an interrupted run got so far
 		}
-		if err := tr.moveAside(t.files[0].path, final, rep); err != nil {
+		if err := tr.moveAside(t.files[0].path, final, endMoved, rep); err != nil {
 			return err
 		}
 		t.files[0].path = final
@@ -373,7 +381,7 @@ func (tr *tree) settleRenamed(spaces map[format.SpaceID]*history, rep *Report) e
 	for _, t := range tr.spaces {
 		t.files[0].path = strings.TrimSuffix(t.files[0].path, endMoved)
 	}
-	return tr.finishMoves()
+	return tr.finishMoves(endMoved)
 }
 
 // settleCreated makes room for tablespaces that only redo knows. One that has

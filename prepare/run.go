@@ -29,6 +29,7 @@ type preparation struct {
 	end    format.LSN // where the redo ends
 	// ignored are the names of tablespaces whose redo was left out.
 	ignored map[format.SpaceID]string
+	journal *journal
 	rep     Report
 }
 
@@ -71,9 +72,16 @@ func (p *preparation) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := replayJournal(p.dir); err != nil {
+		return fmt.Errorf("%s: %w", journalName, err)
+	}
 	if err := p.settle(); err != nil {
 		return err
 	}
+	if p.journal, err = startJournal(p.dir); err != nil {
+		return err
+	}
+	defer p.journal.f.Close()
 	if err := p.applyAll(ctx, more); err != nil {
 		return err
 	}
@@ -166,6 +174,7 @@ func reserved(opt Options) int64 {
 // settle finds out which file is which tablespace.
 func (p *preparation) settle() error {
 	p.tree = newTree(p.dir, p.origin.server.PageSize)
+	p.tree.recovered = p.minimal()
 	if m := p.origin.manifest; m != nil {
 		return p.tree.settleManifest(m, p.redo.spaces, p.opt)
 	}
@@ -213,7 +222,7 @@ func (p *preparation) applyBatch(ctx context.Context) error {
 		total += len(t.pages)
 	}
 	progress := p.progress("apply redo", int64(total))
-	a := &applier{tree: p.tree, batch: b, end: p.end, done: func(n int) { progress(int64(n)) }}
+	a := &applier{tree: p.tree, batch: b, journal: p.journal, end: p.end, done: func(n int) { progress(int64(n)) }}
 	if err := a.apply(ctx, p.opt.Parallel, tasks); err != nil {
 		return err
 	}
@@ -324,6 +333,9 @@ func (p *preparation) finishSize(t *tablespace) error {
 // are up to date, then the state.
 func (p *preparation) publish() error {
 	if err := p.syncData(); err != nil {
+		return err
+	}
+	if err := p.journal.remove(); err != nil {
 		return err
 	}
 	creator := redo.BackupCreator(p.log.header.Creator)

@@ -73,9 +73,44 @@ func TestRun(t *testing.T) {
 		}
 		sameTree(t, dir, want)
 	})
-	t.Run("killed and run again", func(t *testing.T) { testKilled(t, backup, want) })
+	t.Run("killed and run again", func(t *testing.T) { testKilled(t, rotated(t, backup), want) })
 	t.Run("with a manifest", func(t *testing.T) { testManifest(t, backup) })
 	t.Run("damage", func(t *testing.T) { testDamage(t, backup) })
+}
+
+// rotated returns the backup with three tables under each other's names, as if
+// they had been copied before they were renamed.
+func rotated(t *testing.T, backup string) string {
+	t.Helper()
+	dir := copyTree(t, backup)
+	o, err := readOrigin(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := newTree(dir, o.server.PageSize)
+	if err := tr.settleMarkers(&Report{}); err != nil {
+		t.Fatal(err)
+	}
+	spaces := historyOf(t, dir, func(pageKey, bool) {})
+	if err := tr.settleFound(o.server.DataFilePath, spaces, Options{Parallel: 1}, &Report{}); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for id, s := range tr.spaces {
+		if name, ok := finalName(spaces[id]); ok && !s.fresh && len(names) < 3 {
+			names = append(names, tr.path(name))
+		}
+	}
+	if len(names) < 3 {
+		t.Fatalf("only %d tables were renamed during the backup and copied", len(names))
+	}
+	for i, from := range []string{names[0], names[1], names[2], names[0] + "x"} {
+		to := []string{names[0] + "x", names[0], names[1], names[2]}[i]
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 // sameTree compares every file of two directories.

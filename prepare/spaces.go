@@ -67,6 +67,8 @@ type tree struct {
 	spaces   map[format.SpaceID]*tablespace
 	// unclaimed are files whose page 0 says nothing, by path.
 	unclaimed map[string]int64
+	// recovered says that an earlier run got as far as replacing the log.
+	recovered bool
 }
 
 func newTree(dir string, pageSize int) *tree {

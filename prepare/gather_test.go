@@ -1,0 +1,167 @@
+package prepare
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/xbstream/xbstream/format"
+	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
+	"github.com/xbstream/xbstream/prepare/mariadb"
+)
+
+// newGatherer returns one with room for mem bytes of records.
+func newGatherer(mem int64) *gatherer {
+	g := &gatherer{limit: mem, spaces: map[format.SpaceID]*history{}}
+	g.batch.mem = make([]byte, mem+spill)
+	g.batch.reset(1000)
+	return g
+}
+
+// record builds a page record that can be told from others by its payload.
+func record(t redo.RecordType, page format.PageNo, payload string) []byte {
+	return redo.AppendPageRecord(nil, t, 5, page, []byte(payload))
+}
+
+// gathered returns the records kept for a page of space 5.
+func gathered(g *gatherer, page format.PageNo) (out []run) {
+	i, ok := g.batch.pages.get(keyOf(5, page))
+	if !ok {
+		return nil
+	}
+	w := g.batch.runs(g.batch.chains[i])
+	for r, ok := w.next(); ok; r, ok = w.next() {
+		r.records = bytes.Clone(r.records)
+		out = append(out, r)
+	}
+	return out
+}
+
+func TestGatherKeepsWhatCounts(t *testing.T) {
+	write := func(page format.PageNo, s string) []byte { return record(redo.Write, page, "\x64"+s) }
+	again := redo.AppendSameRecord(nil, redo.Write, []byte("\x00z"))
+	for _, c := range []struct {
+		name string
+		mtrs [][][]byte
+		want [][]byte // for page 7
+	}{
+		{"all of several mini-transactions", [][][]byte{{write(7, "a")}, {write(7, "b")}}, [][]byte{write(7, "a"), write(7, "b")}},
+		{"records on the same page stay together", [][][]byte{{write(7, "a"), again, write(8, "b"), again}}, [][]byte{append(write(7, "a"), again...)}},
+		{"a page visited twice", [][][]byte{{write(7, "a"), write(8, "b"), write(7, "c")}}, [][]byte{write(7, "a"), write(7, "c")}},
+		{"after INIT_PAGE, with it", [][][]byte{{write(7, "a")}, {record(redo.InitPage, 7, ""), again}, {write(7, "b")}},
+			[][]byte{append(record(redo.InitPage, 7, ""), again...), write(7, "b")}},
+		{"after INIT_PAGE within one mini-transaction", [][][]byte{{write(7, "a"), record(redo.InitPage, 7, "")}}, [][]byte{record(redo.InitPage, 7, "")}},
+		{"nothing after FREE_PAGE", [][][]byte{{write(7, "a")}, {write(7, "b"), record(redo.FreePage, 7, "")}}, nil},
+		{"FREE_PAGE of another page", [][][]byte{{write(7, "a")}, {record(redo.FreePage, 8, "")}}, [][]byte{write(7, "a")}},
+		{"INIT_PAGE after FREE_PAGE", [][][]byte{{write(7, "a"), record(redo.FreePage, 7, ""), record(redo.InitPage, 7, "")}}, [][]byte{record(redo.InitPage, 7, "")}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := newGatherer(1 << 16)
+			at := format.LSN(1000)
+			for _, records := range c.mtrs {
+				m := mtr{start: at, records: bytes.Join(records, nil)}
+				m.end = at + format.LSN(len(m.records)) + 5
+				if err := g.take(m, true); err != nil {
+					t.Fatal(err)
+				}
+				at = m.end
+			}
+			got := gathered(g, 7)
+			if len(got) != len(c.want) {
+				t.Fatalf("%d runs, want %d", len(got), len(c.want))
+			}
+			for i, r := range got {
+				if !bytes.Equal(r.records, c.want[i]) || r.at < r.start || r.end <= r.start {
+					t.Errorf("run %d is %x at %v, want %x", i, r.records, r, c.want[i])
+				}
+			}
+		})
+	}
+}
+
+// TestBatchKeepsOrder puts more runs of all sizes into many chains than fit into
+// their first chunks.
+func TestBatchKeepsOrder(t *testing.T) {
+	g := newGatherer(8 << 20)
+	want := map[format.PageNo][]run{}
+	for i := range 20000 {
+		page := format.PageNo(i * i % 53)
+		r := run{start: 1000 + format.LSN(i*300), records: bytes.Repeat([]byte{byte(i)}, 1+i%211)}
+		r.at, r.end = r.start+format.LSN(i%7), r.start+299
+		g.batch.add(keyOf(5, page), r)
+		want[page] = append(want[page], r)
+	}
+	for page, runs := range want {
+		got := gathered(g, page)
+		if len(got) != len(runs) {
+			t.Fatalf("page %v has %d runs, want %d", page, len(got), len(runs))
+		}
+		for i := range runs {
+			if got[i].start != runs[i].start || got[i].end != runs[i].end || got[i].at != runs[i].at || !bytes.Equal(got[i].records, runs[i].records) {
+				t.Fatalf("page %v run %d is %v, want %v", page, i, got[i], runs[i])
+			}
+		}
+	}
+}
+
+func TestVoidBefore(t *testing.T) {
+	h := &history{deleted: 50, trims: []trim{{at: 100, page: 640}}}
+	for _, c := range []struct {
+		key  pageKey
+		want format.LSN
+	}{
+		{keyOf(3, 7), 100},   // an undo tablespace is emptied
+		{keyOf(3, 700), 100}, // …to its end
+		{keyOf(0, 7), 50},    // the system tablespace loses its end only
+		{keyOf(0, 640), 100},
+	} {
+		if got := h.voidBefore(c.key); got != c.want {
+			t.Errorf("space %v page %v: %v, want %v", c.key.space(), c.key.page(), got, c.want)
+		}
+	}
+	if got := (*history)(nil).voidBefore(keyOf(3, 7)); got != 0 {
+		t.Errorf("without history: %v, want 0", got)
+	}
+}
+
+// FuzzGather spreads any records and applies what was kept: errors, but no
+// panic, and every run kept is one that was there.
+func FuzzGather(f *testing.F) {
+	seeds := [][]byte{
+		record(redo.Write, 7, "\x64abc"),
+		append(record(redo.InitPage, 7, ""), redo.AppendSameRecord(nil, redo.Extended, []byte{1})...),
+		append(record(redo.Write, 7, "\x64abc"), record(redo.FreePage, 7, "")...),
+		record(redo.Extended, 640, "\x0a"),
+		redo.AppendFileRecord(nil, redo.FileRecord{Op: redo.FileRename, Space: 5, Name: "./d/a.ibd", NewName: "./d/b.ibd"}),
+		redo.AppendFileRecord(nil, redo.FileRecord{Op: redo.FileCheckpoint, Checkpoint: 1000}),
+	}
+	if len(seeds) == 0 {
+		f.Fatal("no seeds")
+	}
+	for _, s := range seeds {
+		f.Add(s, true)
+		f.Add(s, false)
+	}
+	g := newGatherer(1 << 20)
+	f.Fuzz(func(t *testing.T, records []byte, keep bool) {
+		if len(records) > redo.MaxMTR {
+			return
+		}
+		g.batch.reset(1000)
+		clear(g.spaces)
+		if g.take(mtr{start: 1000, end: 1005 + format.LSN(len(records)), records: records}, keep) != nil {
+			return
+		}
+		g.batch.pages.all(func(k pageKey, i int) {
+			page := make([]byte, 4096)
+			w := g.batch.runs(g.batch.chains[i])
+			for r, ok := w.next(); ok; r, ok = w.next() {
+				if !bytes.Contains(records, r.records) {
+					t.Fatalf("run %x is not in %x", r.records, records)
+				}
+				if _, err := mariadb.Apply(page, mariadb.Target{Space: k.space(), Page: k.page()}, r.records); err != nil {
+					break
+				}
+			}
+		})
+	})
+}
