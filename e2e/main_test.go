@@ -1,0 +1,146 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/xbstream/xbstream/internal/servertest"
+)
+
+// repeats is how often the main test runs each of its rows: XB_REPEAT, or once.
+func repeats(t *testing.T) int {
+	s := os.Getenv("XB_REPEAT")
+	if s == "" {
+		return 1
+	}
+	n, err := strconv.Atoi(s)
+	check(t, err)
+	return n
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// P1, the test that matters: a server with every kind of table, writers that
+// never stop, a pipe between the two commands; the copy follows the source from
+// the recorded GTID, and in the end holds the same.
+func TestRestoredCopyFollowsSource(t *testing.T) {
+	for _, row := range []struct {
+		name    string
+		log     int64 // MiB
+		workers int
+		prepare []string
+	}{
+		{"8 MiB log, 1 worker", 8, 1, nil},
+		{"8 MiB log, 8 workers", 8, 8, nil},
+		{"96 MiB log, 1 worker", 96, 1, nil},
+		{"96 MiB log, 8 workers", 96, 8, nil},
+		{"96 MiB log, prepared by the server", 96, 2, []string{"--with-server"}},
+	} {
+		for n := range repeats(t) {
+			t.Run(fmt.Sprintf("%s/%d", row.name, n), func(t *testing.T) {
+				followSource(t, row.log<<20, row.workers, row.prepare, uint64(n))
+			})
+		}
+	}
+}
+
+func followSource(t *testing.T, logSize int64, workers int, prepare []string, seed uint64) {
+	ctx := t.Context()
+	source := servertest.New(t, servertest.Options{LogFileSize: logSize, LogBin: true, TCP: true})
+	options := servertest.LoadOptions{Seed: seed, BulkBytes: 24 << 20}
+	check(t, source.CreateSchema(ctx, options))
+	load, err := source.StartLoad(ctx, options)
+	check(t, err)
+	time.Sleep(time.Second) // so that the backup meets dirty pages and open transactions
+
+	dir := filepath.Join(t.TempDir(), "copy")
+	j := "-j" + strconv.Itoa(workers)
+	pipeline(t, []string{"xbsend", "--no-defaults", "--user=root", "--socket=" + source.Socket(), j},
+		append([]string{"xbstream", "-x", "--prepare", "-C", dir, j}, prepare...))
+	mustNotHold(t, dir, ".xbstream-partial-")
+
+	gtid, err := servertest.RecordedGTID(dir)
+	check(t, err)
+	copied := servertest.NewOn(t, dir, servertest.Options{ServerID: 2})
+	check(t, copied.AttachReplica(ctx, source, gtid))
+	time.Sleep(time.Second) // the load goes on while the copy follows
+	counts, err := load.Stop()
+	check(t, err)
+	compareCopy(t, source, copied)
+	t.Logf("%d operations, %d rollbacks", counts.Total(), counts.Rollbacks)
+}
+
+// compareCopy waits until the copy has caught up and compares everything.
+func compareCopy(t *testing.T, source, copied *servertest.Server) {
+	t.Helper()
+	ctx := t.Context()
+	check(t, source.Exec(ctx, "SET GLOBAL event_scheduler = OFF"))
+	check(t, copied.WaitCaughtUp(ctx, source))
+	c, err := servertest.Compare(ctx, source, copied)
+	check(t, err)
+	for _, d := range c.Differences {
+		t.Error(d)
+	}
+	if c.Tables < 40 || c.Rows < 5000 {
+		t.Errorf("only %d tables and %d rows compared", c.Tables, c.Rows)
+	}
+	tables, complaints, err := copied.CheckTables(ctx)
+	check(t, err)
+	for _, c := range complaints {
+		t.Error(c)
+	}
+	t.Logf("%d tables, %d rows equal; CHECK TABLE of %d tables", c.Tables, c.Rows, tables)
+}
+
+// pipelineTimeout bounds a pipeline; none takes more than seconds.
+const pipelineTimeout = 5 * time.Minute
+
+// pipeline runs "sender | receiver" and fails the test unless both succeed.
+func pipeline(t *testing.T, sender, receiver []string) {
+	t.Helper()
+	xbsend, xbstream := binaries(t)
+	path := map[string]string{"xbsend": xbsend, "xbstream": xbstream}
+	ctx, cancel := context.WithTimeout(t.Context(), pipelineTimeout)
+	defer cancel()
+	var logs [2]strings.Builder
+	send := exec.CommandContext(ctx, path[sender[0]], sender[1:]...)
+	receive := exec.CommandContext(ctx, path[receiver[0]], receiver[1:]...)
+	send.Stderr, receive.Stderr = &logs[0], &logs[1]
+	r, w, err := os.Pipe()
+	check(t, err)
+	send.Stdout, receive.Stdin = w, r
+	err1, err2 := send.Start(), receive.Start()
+	w.Close()
+	r.Close()
+	check(t, err1)
+	check(t, err2)
+	err1, err2 = send.Wait(), receive.Wait()
+	if err1 != nil || err2 != nil {
+		t.Fatalf("%s: %v\n%s%s: %v\n%s", sender[0], err1, &logs[0], receiver[0], err2, &logs[1])
+	}
+	t.Logf("%s%s", &logs[0], &logs[1])
+}
+
+// mustNotHold fails the test if dir holds a name that begins with prefix.
+func mustNotHold(t *testing.T, dir, prefix string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	check(t, err)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), prefix) {
+			t.Errorf("%s holds %s", dir, e.Name())
+		}
+	}
+}
