@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what a fresh Debian machine lacks for `make demo`, `make test` and `make bench`.
-# Safe to run again; does nothing when everything is there.
+# Installs what a fresh Debian machine lacks for `make demo`, `make test` and
+# `make bench`. Safe to run again; does nothing when everything is there.
+# Starts no service: the tests run servers of their own.
 set -euo pipefail
 
 packages=(
@@ -8,6 +9,7 @@ packages=(
   mariadb-backup          # the peer: mariabackup and mbstream
   mariadb-plugin-provider-lz4 mariadb-plugin-provider-lzma mariadb-plugin-provider-lzo
   mariadb-plugin-provider-bzip2 mariadb-plugin-provider-snappy # page_compressed algorithms
+  gcc libc6-dev           # the race detector links with them
   pv                      # slow pipes
   hyperfine               # timing
   age                     # the peer for encryption
@@ -15,9 +17,14 @@ packages=(
   openssh-server          # the ssh pipeline, on a loopback port
 )
 
+if ! command -v go >/dev/null; then
+  echo "setup: Go is missing; see https://go.dev/doc/install (go.mod says which version)" >&2
+  exit 1
+fi
+
 missing=()
 for p in "${packages[@]}"; do
-  dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' || missing+=("$p")
+  dpkg-query -W -f='${Status}\n' "$p" 2>/dev/null | grep -q 'install ok installed' || missing+=("$p")
 done
 if [ "${#missing[@]}" -eq 0 ]; then
   exit 0
@@ -26,7 +33,14 @@ if [ "$(id -u)" -ne 0 ]; then
   echo "setup: as root, install: ${missing[*]}" >&2
   exit 1
 fi
+
+# The packages' scripts ask this file before they start a service; 101 says no.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+  trap 'rm -f "$policy"' EXIT
+  printf '#!/bin/sh\nexit 101\n' >"$policy"
+  chmod 755 "$policy"
+fi
 export DEBIAN_FRONTEND=noninteractive
-export RUNLEVEL=1 # invoke-rc.d starts no service in run level 1: tests start their own servers
 apt-get update -q
 apt-get install -q -y --no-install-recommends "${missing[@]}"

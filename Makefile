@@ -1,0 +1,55 @@
+# `make help` lists the targets; each is one plain command.
+
+VERSION := $(shell git describe --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)"
+
+# Real servers run in the tests of many packages: two packages at a time, so
+# that a small machine serves them all in time.
+TEST := go test -p 2 -timeout 45m
+
+# What runs in many goroutines. -short makes the tests with real servers
+# smaller, not fewer.
+CONCURRENT := ./format ./extract ./redotail/... ./chunker/... ./server/... ./prepare/... ./internal/innodb/...
+
+.PHONY: help setup build cross demo test race fuzz bench lint check repeat
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+setup: ## install what a fresh Debian machine lacks for demo, test and bench
+	scripts/setup.sh
+
+build: ## bin/xbsend and bin/xbstream, static
+	$(GOBUILD) -o bin/ ./cmd/xbsend ./cmd/xbstream
+
+cross: ## both for linux/arm64, xbstream for darwin and windows
+	GOOS=linux GOARCH=arm64 $(GOBUILD) -o bin/linux-arm64/ ./cmd/xbsend ./cmd/xbstream
+	GOOS=darwin GOARCH=arm64 $(GOBUILD) -o bin/darwin-arm64/ ./cmd/xbstream
+	GOOS=windows GOARCH=amd64 $(GOBUILD) -o bin/windows-amd64/ ./cmd/xbstream
+
+demo: setup build ## backup of a server under load, restored, attached as a replica, compared
+	go run ./e2e/demo -bin bin
+
+test: setup build ## all tests
+	$(TEST) ./...
+
+race: setup ## the concurrent packages under the race detector
+	$(TEST) -race -short $(CONCURRENT)
+
+fuzz: ## every fuzz target for FUZZTIME (10s)
+	scripts/fuzz.sh
+
+bench: setup build ## beside mariabackup, as Markdown
+	go run ./bench -bin bin
+
+lint: ## vet, staticcheck and the import rule
+	go vet ./...
+	go tool staticcheck ./...
+	go tool depguard ./...
+
+check: ## what CI runs
+	.ci/run
+
+repeat: setup build ## the main test 20 times
+	XB_REPEAT=20 go test ./e2e -run TestRestoredCopyFollowsSource -count=1 -timeout 3h -v

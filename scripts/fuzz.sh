@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Runs every fuzz target for FUZZTIME (default 10s). The targets are looked up,
+# not listed, so that a new one is never forgotten; none at all is a failure.
+set -euo pipefail
+
+list=$(go test -list '^Fuzz' ./...)
+targets=$(awk '/^Fuzz/ { names[++n] = $1 }
+  $1 == "ok" { for (i = 1; i <= n; i++) print $2, names[i]; n = 0 }' <<<"$list")
+if [ -z "$targets" ]; then
+  echo "fuzz: no fuzz target found in:" >&2
+  echo "$list" >&2
+  exit 1
+fi
+while read -r package name; do
+  echo "fuzz: $name of $package"
+  go test -run '^$' -fuzz "^$name\$" -fuzztime "${FUZZTIME:-10s}" "$package"
+done <<<"$targets"
