@@ -130,7 +130,7 @@ func entry(f File, st *unix.Stat_t) format.File {
 
 func (c *Copier) pace(ctx context.Context, n int64) error {
 	if c.Rate <= 0 {
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
 	return c.pacer.wait(ctx, time.Duration(float64(n)/float64(c.Rate)*float64(time.Second)))
 }
