@@ -325,6 +325,26 @@ func changeTables(ctx context.Context, t *testing.T, db *sql.DB) {
 // copyTree copies a directory, so that each test may spoil its own.
 func copyTree(t *testing.T, src string) string {
 	t.Helper()
+	return copyTreeWith(t, src, copyFile)
+}
+
+// copySpaces copies only the files that a preparation writes to, and links the
+// others, the log among them: it is replaced, never written to.
+func copySpaces(t *testing.T, src string) string {
+	t.Helper()
+	return copyTreeWith(t, src, func(src, dst string) error {
+		name := filepath.Base(src)
+		for _, pattern := range []string{"ibdata*", "undo*", "*.ibd", "*.new"} {
+			if ok, _ := filepath.Match(pattern, name); ok {
+				return copyFile(src, dst)
+			}
+		}
+		return os.Link(src, dst)
+	})
+}
+
+func copyTreeWith(t *testing.T, src string, copyOne func(src, dst string) error) string {
+	t.Helper()
 	dst := filepath.Join(t.TempDir(), "copy")
 	err := filepath.WalkDir(src, func(path string, d os.DirEntry, err error) error {
 		if err != nil {
@@ -337,7 +357,7 @@ func copyTree(t *testing.T, src string) string {
 		if d.IsDir() {
 			return os.MkdirAll(filepath.Join(dst, rel), 0o700)
 		}
-		return copyFile(path, filepath.Join(dst, rel))
+		return copyOne(path, filepath.Join(dst, rel))
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -63,6 +63,38 @@ func TestWithServer(t *testing.T) {
 	})
 }
 
+// TestEncrypted: what only a server with the key can recover is refused by name,
+// and recovered by such a server.
+func TestEncrypted(t *testing.T) {
+	keys := filepath.Join(t.TempDir(), "keys")
+	if err := os.WriteFile(keys, []byte("1;"+strings.Repeat("a7", 32)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	plugin := []string{"--plugin-load-add=file_key_management", "--file-key-management", "--file-key-management-filename=" + keys}
+	for _, c := range []struct {
+		name, place string
+		args        []string
+		tables      []tableKind
+	}{
+		{"tablespace", "d/secret.ibd", nil, []tableKind{{"secret", ", KEY(a)", "ENCRYPTED=YES"}}},
+		{"redo", redoName, []string{"--innodb-encrypt-log=ON"}, tablesPlain[:1]},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			backup := takeBackup(t, peerCase{tables: c.tables, args: append(c.args, plugin...), setup: flushing})
+			before := copyTree(t, backup)
+			_, err := Run(context.Background(), backup, Options{})
+			if !errors.Is(err, ErrEncrypted) || !strings.Contains(err.Error(), c.place) || !strings.Contains(err.Error(), "--with-server") {
+				t.Errorf("got %v, want ErrEncrypted that names %s and --with-server", err, c.place)
+			}
+			sameTree(t, backup, before)
+			if _, err := WithServer(context.Background(), backup, "", Options{ServerArgs: append(c.args, plugin...)}); err != nil {
+				t.Fatal(err)
+			}
+			checkStartsClean(t, backup, before, append(c.args, plugin...)...)
+		})
+	}
+}
+
 // cutRedo drops the log's last mini-transaction at least, at a boundary, as a
 // backup whose tail was lost would have it.
 func cutRedo(t *testing.T, dir string) {
