@@ -231,7 +231,7 @@ func (s *Selection) next() (*Frame, error) {
 }
 
 // take applies the rules across frames that hold for a part as well.
-func (s *Selection) take(f *Frame, h *frameHeader, p place) (err error) {
+func (s *Selection) take(f *Frame, h *frameHeader, p place) error {
 	if h.file != p.file || h.typ > FrameRedo {
 		return fmt.Errorf("%s frame of file %d, indexed as one of file %d", h.typ, h.file, p.file)
 	}
@@ -242,7 +242,7 @@ func (s *Selection) take(f *Frame, h *frameHeader, p place) (err error) {
 	s.totals.Frames++
 	switch h.typ {
 	case FrameFile:
-		if f.Path, err = provisionalPath(f.Bytes()); err != nil {
+		if err := f.parseProvisional(); err != nil {
 			return err
 		}
 		if s.open[h.file] != nil || len(s.open) >= MaxOpenFiles {

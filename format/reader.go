@@ -22,8 +22,10 @@ type Frame struct {
 	Pos uint64
 	// Len is the number of raw bytes, of payload or of hole.
 	Len int64
-	// Path is the provisional path, in FILE frames only.
-	Path string
+	// Path, Kind and Space are what a FILE frame says of the file, for now.
+	Path  string
+	Kind  FileKind
+	Space *Space
 
 	buf *Buffer
 }
@@ -281,8 +283,7 @@ func (r *Reader) next() (*Frame, error) {
 // with what was counted and ends the archive.
 func (r *Reader) take(f *Frame, h *frameHeader, head []byte) error {
 	if h.typ == FrameFile {
-		var err error
-		if f.Path, err = provisionalPath(f.Bytes()); err != nil {
+		if err := f.parseProvisional(); err != nil {
 			return r.damaged(0, err)
 		}
 	}
@@ -307,13 +308,14 @@ func (r *Reader) take(f *Frame, h *frameHeader, head []byte) error {
 	return nil
 }
 
-// provisionalPath reads the payload of a FILE frame.
-func provisionalPath(payload []byte) (string, error) {
+// parseProvisional reads the payload of a FILE frame into the frame.
+func (f *Frame) parseProvisional() error {
 	var p provisional
-	if err := json.Unmarshal(payload, &p); err != nil {
-		return "", fmt.Errorf("FILE frame: %w", err)
+	if err := json.Unmarshal(f.Bytes(), &p); err != nil {
+		return fmt.Errorf("FILE frame: %w", err)
 	}
-	return p.Path, CheckPath(p.Path)
+	f.Path, f.Kind, f.Space = p.Path, p.Kind, p.Space
+	return CheckPath(p.Path)
 }
 
 func (r *Reader) finish(e endPayload) error {

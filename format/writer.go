@@ -42,8 +42,9 @@ type WriterOptions struct {
 
 // provisional is the payload of a FILE frame, SPEC.md §4.1.
 type provisional struct {
-	Path string   `json:"path"`
-	Kind FileKind `json:"kind"`
+	Path  string   `json:"path"`
+	Kind  FileKind `json:"kind"`
+	Space *Space   `json:"space,omitempty"`
 }
 
 var errClosed = errors.New("archive is already closed")
@@ -77,7 +78,7 @@ func (w *Writer) BeginFile(f File) (FileNo, error) {
 	if err := CheckPath(f.Path); err != nil {
 		return 0, err
 	}
-	p, err := json.Marshal(provisional{Path: f.Path, Kind: f.Kind})
+	p, err := json.Marshal(provisional{Path: f.Path, Kind: f.Kind, Space: f.Space})
 	if err != nil {
 		return 0, err
 	}
