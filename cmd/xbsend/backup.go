@@ -38,6 +38,7 @@ type backup struct {
 	copy  *chunker.Copier
 	tail  *redotail.Tailer
 	out   *format.Writer
+	seal  io.Closer // of the encryption around it; nil without
 }
 
 func (b *backup) run(ctx context.Context) error {
@@ -120,6 +121,9 @@ func (b *backup) stream(ctx context.Context, redo format.Redo) (err error) {
 		return err
 	}
 	defer release()
+	if out, err = b.sealed(out); err != nil {
+		return err
+	}
 	if b.out, err = format.NewWriter(out, format.WriterOptions{Compress: format.Level(b.f.compress), Parallel: b.f.parallel}); err != nil {
 		return err
 	}
@@ -150,6 +154,18 @@ func (b *backup) stream(ctx context.Context, redo format.Redo) (err error) {
 	return b.finish(m, redo)
 }
 
+// sealed puts the encryption, if it is asked for, around the archive. It is
+// closed by finish only: what a failed backup leaves has no end on the outside
+// either.
+func (b *backup) sealed(out io.Writer) (io.Writer, error) {
+	if len(b.f.recipients) == 0 {
+		return out, nil
+	}
+	w, err := format.Encrypt(out, b.f.recipients...)
+	b.seal = w
+	return w, err
+}
+
 // sendRedo passes the redo on as it comes, until the end LSN.
 func (b *backup) sendRedo(ctx context.Context) error {
 	for {
@@ -176,6 +192,9 @@ func (b *backup) finish(m *format.Manifest, redo format.Redo) error {
 	m.Backup.Redo = redo
 	m.Finished = time.Now()
 	t, err := b.out.Close(m)
+	if err == nil && b.seal != nil {
+		err = b.seal.Close()
+	}
 	if err != nil {
 		return err
 	}

@@ -10,10 +10,12 @@ import (
 	"strings"
 	"time"
 
+	"filippo.io/age"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/agekeys"
 	"github.com/xbstream/xbstream/internal/cli"
 	"github.com/xbstream/xbstream/server"
 	"github.com/xbstream/xbstream/server/optfile"
@@ -35,8 +37,11 @@ type flags struct {
 	rate        cli.Size
 	spoolDir    string
 	spoolLimit  cli.Size
+	sealFor     sealFor
 	lockTimeout time.Duration
 	dryRun      bool
+
+	recipients []age.Recipient
 
 	command string // the command line, for the manifest
 }
@@ -46,6 +51,9 @@ type flags struct {
 type paths struct {
 	dataDir, dataHome, undoDir, logDir, ariaLogDir string
 }
+
+// sealFor names whom the archive is encrypted to.
+type sealFor struct{ keys, files []string }
 
 // connection flags have the names the servers' own clients use; the option
 // files may hold them too.
@@ -90,6 +98,8 @@ func (f *flags) register() {
 	s.IntVarP(&f.parallel, "parallel", "j", 0, "`N` workers (default: cores)")
 	s.StringVar(&f.compress, "compress", "", "compress with zstd: `LEVEL` fast, default, better or best")
 	s.Lookup("compress").NoOptDefVal = string(format.Default)
+	s.StringArrayVarP(&f.sealFor.keys, "recipient", "r", nil, "encrypt to this age or ssh public `KEY`; repeatable")
+	s.StringArrayVarP(&f.sealFor.files, "recipients-file", "R", nil, "encrypt to the public keys in `FILE`; repeatable")
 	s.Var(&f.rate, "rate", "data pages read a second at most; redo is never held back")
 	s.StringVar(&f.spoolDir, "spool-dir", "", "`DIR` where redo waits when the pipe is slow (default: TMPDIR)")
 	s.Var(&f.spoolLimit, "spool-limit", "most redo that may wait there")
@@ -134,8 +144,22 @@ func (f *flags) parse(args []string, s streams) error {
 			return &cli.UsageError{Err: err}
 		}
 	}
+	if err := f.readRecipients(s); err != nil {
+		return &cli.UsageError{Err: err}
+	}
 	f.server.LockTimeout = f.lockTimeout
 	return f.out.Check()
+}
+
+// readRecipients reads the public keys and tries them once, so that keys that
+// cannot be used, or not together, are found before the server is bothered.
+func (f *flags) readRecipients(s streams) (err error) {
+	warn := func(msg string) { f.out.Logger("xbsend", s.err).Warn(msg) }
+	f.recipients, err = agekeys.Recipients(f.sealFor.keys, f.sealFor.files, warn)
+	if err == nil && len(f.recipients) > 0 {
+		_, err = format.Encrypt(io.Discard, f.recipients...)
+	}
+	return err
 }
 
 // spellPassword turns the clients' -pSECRET, which pflag would read as a row of

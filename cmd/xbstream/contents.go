@@ -27,10 +27,11 @@ func (c *command) list(ctx context.Context, args []string) error {
 	asJSON := false
 	f := pflag.NewFlagSet("list", pflag.ContinueOnError)
 	f.BoolVar(&asJSON, "json", false, "one JSON object a line")
+	c.keys.register(f)
 	if err := c.parse(f, listHelp, args); err != nil {
 		return err
 	}
-	in, err := c.archive(f.Args())
+	in, err := c.archive(ctx, f.Args())
 	if err != nil {
 		return err
 	}
@@ -94,6 +95,7 @@ func (c *command) info(ctx context.Context, args []string) error {
 	asJSON := false
 	f := pflag.NewFlagSet("info", pflag.ContinueOnError)
 	f.BoolVar(&asJSON, "json", false, "as one JSON object")
+	c.keys.register(f)
 	if err := c.parse(f, infoHelp, args); err != nil {
 		return err
 	}
@@ -121,7 +123,7 @@ func (c *command) manifest(ctx context.Context, args []string) (*format.Manifest
 			return format.ReadManifest(f)
 		}
 	}
-	in, err := c.archive(args)
+	in, err := c.archive(ctx, args)
 	if err != nil {
 		return nil, err
 	}

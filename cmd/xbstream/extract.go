@@ -38,6 +38,7 @@ func (c *command) extract(ctx context.Context, args []string) error {
 	var x extractFlags
 	f := pflag.NewFlagSet("extract", pflag.ContinueOnError)
 	f.StringVarP(&x.opt.Dir, "directory", "C", ".", "extract into `DIR`, which must be empty or not exist")
+	c.keys.register(f)
 	f.BoolVar(&x.prepare, "prepare", false, "recover the backup, so that the server just starts")
 	f.IntVarP(&x.opt.Parallel, "parallel", "j", 0, "`N` workers (default: cores)")
 	f.StringVar(&x.chown, "chown", "", "`USER:GROUP` that own the files (default for root: the owner of DIR)")
@@ -56,7 +57,12 @@ func (c *command) extract(ctx context.Context, args []string) error {
 }
 
 func (c *command) runExtract(ctx context.Context, x extractFlags, args []string) error {
-	in, err := c.archive(args)
+	// The key is looked for, and perhaps asked for, before the target is
+	// touched, but not for a target that is no good.
+	if err := extract.CheckTarget(x.opt); err != nil {
+		return err
+	}
+	in, err := c.archive(ctx, args)
 	if err != nil {
 		return err
 	}

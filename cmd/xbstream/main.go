@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/xbstream/xbstream/extract"
+	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/cli"
 	"github.com/xbstream/xbstream/prepare"
 )
@@ -31,6 +32,7 @@ Reads an archive written by xbsend, from standard input or a file.
 
   xbsend | ssh standby xbstream -x --prepare -C /var/lib/mysql
   xbstream -x -C restored < monday.xb && xbstream prepare restored
+  xbstream -x -i key.txt -C restored < sealed.xb
   xbstream info /var/lib/mysql
 
 'xbstream COMMAND --help' lists the flags; --version prints the version.
@@ -68,6 +70,7 @@ func run(ctx context.Context, args []string, s streams) int {
 		c.out.Logger("xbstream", s.err).Error(err.Error())
 	}
 	return cli.Code(err, []cli.Case{
+		{Err: format.ErrNoKey, Code: cli.ExitNoKey},
 		{Err: extract.ErrTarget, Code: cli.ExitTarget},
 		{Err: extract.ErrPrepare, Code: cli.ExitPrepare},
 		{Err: prepare.ErrNotBackup, Code: cli.ExitPrepare},
@@ -77,8 +80,9 @@ func run(ctx context.Context, args []string, s streams) int {
 
 // command is one invocation.
 type command struct {
-	s   streams
-	out cli.Output
+	s    streams
+	out  cli.Output
+	keys keys
 }
 
 func (c *command) dispatch(ctx context.Context, args []string) error {
@@ -135,8 +139,25 @@ func (c *command) parse(f *pflag.FlagSet, about string, args []string) error {
 	return c.out.Check()
 }
 
-// archive opens the archive a command reads: its argument, or standard input.
-func (c *command) archive(args []string) (io.ReadCloser, error) {
+// archive opens the archive a command reads, and decrypts it if need be.
+func (c *command) archive(ctx context.Context, args []string) (io.ReadCloser, error) {
+	in, err := c.input(args)
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.unseal(ctx, in)
+	if err != nil {
+		in.Close()
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{r, in}, nil
+}
+
+// input opens what a command reads: its argument, or standard input.
+func (c *command) input(args []string) (io.ReadCloser, error) {
 	switch len(args) {
 	case 0:
 		if isTerminal(c.s.in) {
