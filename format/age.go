@@ -26,7 +26,7 @@ const MaxRecipients = 1024
 const sealedBuffer = 1 << 20
 
 // Encrypt returns a writer that encrypts an archive to all of recipients and
-// writes it to w (SPEC.md §9). Close writes the last piece; it must only be
+// writes it to w (SPEC.md §8). Close writes the last piece; it must only be
 // called once the archive is complete, for it is what makes the ciphertext
 // complete. It does not close w. Recipients that must not be mixed, as
 // post-quantum ones with others, are an error.

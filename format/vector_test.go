@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// SPEC.md §8 and §9: every released version stays readable. The archives were
+// SPEC.md §9 and §10: every released version stays readable. The archives were
 // written by make_vectors.py, not by this package.
 func TestVectors(t *testing.T) {
 	archives, err := filepath.Glob("testdata/v*.xb")
