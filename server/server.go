@@ -36,6 +36,10 @@ type Server interface {
 	// Begin takes the first, weakest lock. The context governs the backup's
 	// life: when it is done, the locks are released.
 	Begin(ctx context.Context) (Backup, error)
+	// Discarded returns the space ids of tables that have no tablespace now.
+	// An import gives such a table its tablespace back under the same id, and
+	// neither the redo log nor anything else tells that it happened.
+	Discarded(ctx context.Context) (map[format.SpaceID]bool, error)
 	// LSN returns the end of the redo written so far, in the server's memory
 	// or on disk.
 	LSN(ctx context.Context) (format.LSN, error)

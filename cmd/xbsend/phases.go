@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +19,10 @@ import (
 type phases struct {
 	*backup
 	locks server.Backup
+
+	// discarded are the tablespaces that were away when the copy began: an
+	// import brings one back without any trace.
+	discarded map[format.SpaceID]bool
 
 	spaces []chunker.Result          // copies of tablespace files, good and bad
 	plan   chunker.Plan              // which of them stay
@@ -59,6 +64,10 @@ func (b *backup) copyAll(ctx context.Context) (*format.Manifest, error) {
 
 func (p *phases) run(ctx context.Context) (*format.Manifest, error) {
 	if err := p.hook.run(ctx, "stage-start", ""); err != nil {
+		return nil, err
+	}
+	var err error
+	if p.discarded, err = p.server.Discarded(ctx); err != nil {
 		return nil, err
 	}
 	if err := p.copySpaces(ctx); err != nil {
@@ -146,9 +155,10 @@ func (p *phases) spacesToCopy(ctx context.Context) ([]chunker.File, error) {
 	return p.plan.Copy, nil
 }
 
-// deleted are the space ids that the redo so far says were deleted.
+// deleted are the space ids that may have come back by an import: they were
+// away at the start, or the redo so far says that they were deleted.
 func (p *phases) deleted() map[format.SpaceID]bool {
-	ids := map[format.SpaceID]bool{}
+	ids := maps.Clone(p.discarded)
 	for _, c := range p.tail.Files() {
 		// "modified" is only kept after "deleted": the file is back.
 		if c.Op == redotail.FileDeleted || c.Op == redotail.FileModified {

@@ -58,6 +58,29 @@ type mariadb struct{ s *server.Session }
 // Close closes the connections.
 func (m *mariadb) Close() error { return m.s.DB.Close() }
 
+// discardedQuery finds tables that InnoDB's dictionary knows and whose
+// tablespace it has not opened: discarded, or missing. One that is merely not
+// opened yet may be among them; that costs a second copy and nothing else.
+const discardedQuery = `SELECT SPACE FROM information_schema.INNODB_SYS_TABLES WHERE SPACE <> 0
+	AND SPACE NOT IN (SELECT SPACE FROM information_schema.INNODB_SYS_TABLESPACES)`
+
+// Discarded reads InnoDB's view of its own dictionary; it needs PROCESS.
+func (m *mariadb) Discarded(ctx context.Context) (map[format.SpaceID]bool, error) {
+	rows, err := server.Rows(ctx, m.s.DB, discardedQuery)
+	if err != nil {
+		return nil, m.s.Fail("ask for discarded tablespaces", err)
+	}
+	ids := map[format.SpaceID]bool{}
+	for _, row := range rows {
+		n, err := strconv.ParseUint(row["SPACE"], 10, 32)
+		if err != nil {
+			return nil, server.Unsupported("ask for discarded tablespaces: %q is no space id", row["SPACE"])
+		}
+		ids[format.SpaceID(n)] = true
+	}
+	return ids, nil
+}
+
 // LSN reads Innodb_lsn_current, which needs no privilege and, unlike SHOW
 // ENGINE INNODB STATUS, no scan of all transactions.
 func (m *mariadb) LSN(ctx context.Context) (format.LSN, error) {
