@@ -2,8 +2,10 @@ package prepare
 
 import (
 	"encoding/binary"
+	"sync/atomic"
 
 	"github.com/xbstream/xbstream/format"
+	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
 )
 
 // pageKey names a page: tablespace in the upper half, page number in the lower,
@@ -24,15 +26,16 @@ type run struct {
 	records    []byte
 }
 
-// batch is as much redo as fits in memory, spread by page: the records of a
+// batch is a shard of as much redo as fits in memory, spread by page: the records of a
 // page lie one after the other in chunks, so that applying them reads memory
 // in order, and gathering them writes to as many places as there are pages.
 type batch struct {
-	base, end format.LSN // where it starts and ends in the log
-	mem       []byte
-	used      uint32
-	pages     keyIndex
-	chains    []chain
+	base   format.LSN // where it starts in the log
+	mem    []byte
+	used   uint32
+	pages  keyIndex
+	chains []chain
+	inUse  atomic.Int64 // size, for others to read
 }
 
 // chain is what was gathered for one page. Offsets are into the batch's memory;
@@ -54,18 +57,18 @@ const (
 	chainSize = 20
 )
 
-// spill is the room a batch needs behind its limit to finish the
-// mini-transaction at hand: 1 MiB of the shortest records, each the first of
-// its page.
-const spill = 16 << 20
+// spill is the room a batch needs behind its limit for the blocks already on
+// their way: each of the shortest records, each the first of its page.
+const spill = (blocksAhead + 1) * (blockSize + redo.MaxMTR) * (firstChunk / 4)
 
 // maxBatch keeps offsets and distances within 32 bits.
 const maxBatch = 3 << 30
 
 func (b *batch) reset(base format.LSN) {
-	b.base, b.end, b.used = base, base, chunkHeader
+	b.base, b.used = base, chunkHeader
 	b.pages.reset()
 	b.chains = b.chains[:0]
+	b.inUse.Store(0)
 }
 
 // size is the memory in use, in bytes.

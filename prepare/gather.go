@@ -1,6 +1,8 @@
 package prepare
 
 import (
+	"sync"
+
 	"github.com/xbstream/xbstream/format"
 	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
 	"github.com/xbstream/xbstream/prepare/mariadb"
@@ -9,9 +11,13 @@ import (
 // gatherer reads redo and keeps what applying needs: the runs of the batch at
 // hand, and of the log as a whole what decides whether they count.
 type gatherer struct {
-	log     *scanner
-	limit   int64 // of the batch's memory, in bytes
-	batch   batch
+	log   *scanner
+	limit int64 // of the shards' memory, in bytes
+	// base and end are where the batch starts and ends in the log; pos is
+	// where the gatherer is.
+	base, end, pos format.LSN
+	// shards hold the batch, each the pages that hash to it.
+	shards  []*batch
 	spaces  map[format.SpaceID]*history
 	whole   completeness
 	records int64
@@ -54,86 +60,184 @@ func (g *gatherer) history(id format.SpaceID) *history {
 	return h
 }
 
+// op is something to note for a page: a run to keep, or that what was kept is
+// void. Offsets are within the block.
+type op struct {
+	key        pageKey
+	at, to     uint32 // the run's records
+	start, end uint32 // its mini-transaction
+	// void says that what came before does not count, add that the run does.
+	void, add bool
+}
+
+func (g *gatherer) shardOf(k pageKey) int {
+	// Other bits than those that keyIndex takes.
+	return int(uint64(k) * 0x9E3779B97F4A7C15 >> 20 % uint64(len(g.shards)))
+}
+
+func (g *gatherer) shard(k pageKey) *batch { return g.shards[g.shardOf(k)] }
+
 // next fills the batch with what comes next in the log; more is false when the
-// log's end was reached.
+// log's end was reached. The records are walked over here and copied by the
+// shards meanwhile.
 func (g *gatherer) next() (more bool, err error) {
-	g.batch.reset(g.log.position())
-	for g.batch.size() < g.limit && g.log.position()-g.batch.base < maxBatch {
-		if err := g.step(true); err != nil {
+	g.base, g.end = g.pos, g.pos
+	queues := make([]chan *block, len(g.shards))
+	var done sync.WaitGroup
+	for i, s := range g.shards {
+		s.reset(g.base)
+		queues[i] = make(chan *block, blocksAhead)
+		done.Go(func() {
+			for b := range queues[i] {
+				s.takeAll(b, b.ops[i])
+				if b.readers.Add(-1) == 0 {
+					g.log.release(b)
+				}
+			}
+		})
+	}
+	defer func() {
+		for _, q := range queues {
+			close(q)
+		}
+		done.Wait()
+	}()
+	for g.size() < g.limit && g.pos-g.base < maxBatch {
+		b, err := g.log.nextBlock()
+		if err != nil {
 			return false, err
+		}
+		if err := g.takeBlock(b, true); err != nil {
+			return false, err
+		}
+		g.end = g.pos
+		b.readers.Store(int32(len(queues)))
+		for _, q := range queues {
+			q <- b
 		}
 	}
 	return true, nil
+}
+
+// size is the memory in use by the shards.
+func (g *gatherer) size() (n int64) {
+	for _, s := range g.shards {
+		n += s.inUse.Load()
+	}
+	return n
 }
 
 // survey reads the rest of the log without keeping records, up to an error,
 // io.EOF at the end.
 func (g *gatherer) survey() error {
 	for {
-		if err := g.step(false); err != nil {
+		b, err := g.log.nextBlock()
+		if err != nil {
 			return err
 		}
+		if err := g.takeBlock(b, false); err != nil {
+			return err
+		}
+		g.log.release(b)
 	}
 }
 
-// step takes one mini-transaction.
-func (g *gatherer) step(keep bool) error {
-	t, err := g.log.next()
-	if err != nil {
-		return err
+func (g *gatherer) takeBlock(b *block, keep bool) error {
+	for i := range g.shards {
+		b.ops[i] = b.ops[i][:0]
 	}
-	if err := g.take(t, keep); err != nil {
-		return t.damaged(err)
-	}
-	if keep {
-		g.batch.end = t.end
+	for _, m := range b.mtrs {
+		if err := g.take(b, m, keep); err != nil {
+			t := b.mtr(m)
+			return t.damaged(err)
+		}
+		g.pos = b.base + format.LSN(m.to)
 	}
 	return nil
 }
 
 // take spreads the records of a mini-transaction. It walks over them once; only
 // the first record of a run is looked into.
-func (g *gatherer) take(t mtr, keep bool) error {
-	var kind redo.RecordType
-	var key pageKey
-	var payload []byte
-	from := -1 // where the current run starts, -1 for none
-	flush := func(to int) {
-		if from >= 0 {
-			r := run{at: t.start + format.LSN(from), start: t.start, end: t.end, records: t.records[from:to]}
-			g.takePage(key, kind, payload, r, keep)
-		}
-	}
-	for at := 0; at < len(t.records); {
-		first, body, after, err := redo.NextRecord(t.records[at:])
+func (g *gatherer) take(b *block, m span, keep bool) error {
+	var o op
+	open := false // o is a run that may go on
+	for at := m.from; at < m.records; {
+		first, body, after, err := redo.NextRecord(b.buf[at:m.records])
 		if err != nil {
 			return err
 		}
-		next := len(t.records) - len(after)
-		if first&0x80 != 0 && from >= 0 {
-			if k := redo.RecordType(first & 0x70); k == redo.FreePage || k == redo.InitPage {
+		next := m.records - uint32(len(after))
+		kind := redo.RecordType(first & 0x70)
+		if first&0x80 != 0 && open {
+			if kind == redo.FreePage || kind == redo.InitPage {
 				return redo.ErrMalformed
 			}
 			g.records++
 			at = next
 			continue
 		}
-		flush(at)
-		from = -1
-		if first&0x80 != 0 {
-			err = g.takeFile(t.records[at:next], t.start+format.LSN(at))
-		} else {
-			from, kind = at, redo.RecordType(first&0x70)
+		if open {
+			o.to = at
+			g.note(b, o, keep)
+		}
+		if open = first&0x80 == 0; open {
 			g.records++
-			key, payload, err = splitKey(body)
+			o, err = g.begin(b.base+format.LSN(at), kind, body)
+			o.at, o.start, o.end = at, m.from, m.to
+		} else {
+			err = g.takeFile(b.buf[at:next], b.base+format.LSN(at))
 		}
 		if err != nil {
 			return err
 		}
 		at = next
 	}
-	flush(len(t.records))
+	if open {
+		o.to = m.records
+		g.note(b, o, keep)
+	}
 	return nil
+}
+
+// begin looks into the first record of a run. Only what comes after a page's
+// last INIT_PAGE or FREE_PAGE counts, by order of records, also within one
+// mini-transaction (InnoDB log0recv.cc, recv_sys_t::add).
+func (g *gatherer) begin(at format.LSN, kind redo.RecordType, body []byte) (o op, err error) {
+	key, payload, err := splitKey(body)
+	o = op{key: key, void: kind == redo.FreePage || kind == redo.InitPage, add: kind != redo.FreePage}
+	if err == nil && kind == redo.Extended && mariadb.TrimPages(payload) {
+		o.add = false
+		if !g.surveyed {
+			h := g.history(key.space())
+			h.trims = append(h.trims, trim{at, key.page()})
+		}
+	}
+	return o, err
+}
+
+// note passes a run on to its shard, or only notes what it voids.
+func (g *gatherer) note(b *block, o op, keep bool) {
+	switch {
+	case keep && (o.add || o.void):
+		i := g.shardOf(o.key)
+		b.ops[i] = append(b.ops[i], o)
+	case o.void:
+		g.noteVoid(o.key, b.base+format.LSN(o.at))
+	}
+}
+
+// takeAll does to a shard what a block has for it.
+func (s *batch) takeAll(b *block, ops []op) {
+	for i := range ops {
+		o := &ops[i]
+		if o.void {
+			s.void(o.key)
+		}
+		if o.add {
+			s.add(o.key, run{at: b.base + format.LSN(o.at), start: b.base + format.LSN(o.start), end: b.base + format.LSN(o.end), records: b.buf[o.at:o.to]})
+		}
+	}
+	s.inUse.Store(s.size())
 }
 
 // splitKey reads the page id at the start of a record's body.
@@ -149,30 +253,6 @@ func splitKey(body []byte) (pageKey, []byte, error) {
 	return keyOf(format.SpaceID(space), format.PageNo(page)), body[n+k:], nil
 }
 
-// takePage takes the first record of a run. Only what comes after a page's last
-// INIT_PAGE or FREE_PAGE counts, by order of records, also within one
-// mini-transaction (InnoDB log0recv.cc, recv_sys_t::add).
-func (g *gatherer) takePage(k pageKey, kind redo.RecordType, payload []byte, r run, keep bool) {
-	switch {
-	case kind == redo.Extended && mariadb.TrimPages(payload):
-		if !g.surveyed {
-			h := g.history(k.space())
-			h.trims = append(h.trims, trim{r.at, k.page()})
-		}
-	case !keep:
-		if kind == redo.FreePage || kind == redo.InitPage {
-			g.noteVoid(k, r.at)
-		}
-	case kind == redo.FreePage:
-		g.batch.void(k)
-	case kind == redo.InitPage:
-		g.batch.void(k)
-		g.batch.add(k, r)
-	default:
-		g.batch.add(k, r)
-	}
-}
-
 func (g *gatherer) noteVoid(k pageKey, at format.LSN) {
 	i, added := g.voids.find(k)
 	if added {
@@ -185,7 +265,7 @@ func (g *gatherer) noteVoid(k pageKey, at format.LSN) {
 // record in a later batch.
 func (g *gatherer) voided(k pageKey) bool {
 	i, ok := g.voids.get(k)
-	return ok && g.positions[i] >= g.batch.end
+	return ok && g.positions[i] >= g.end
 }
 
 func (g *gatherer) takeFile(record []byte, at format.LSN) error {

@@ -12,9 +12,18 @@ import (
 // newGatherer returns one with room for mem bytes of records.
 func newGatherer(mem int64) *gatherer {
 	g := &gatherer{limit: mem, spaces: map[format.SpaceID]*history{}}
-	g.batch.mem = make([]byte, mem+spill)
-	g.batch.reset(1000)
+	g.shards = []*batch{{mem: make([]byte, mem+spill)}}
+	g.shards[0].reset(1000)
 	return g
+}
+
+// takeRecords takes one mini-transaction that starts at an LSN.
+func takeRecords(g *gatherer, at format.LSN, records []byte, keep bool) error {
+	n := uint32(len(records))
+	b := &block{buf: records, base: at}
+	err := g.take(b, span{0, n, n + 5}, keep)
+	g.shards[0].takeAll(b, b.ops[0])
+	return err
 }
 
 // record builds a page record that can be told from others by its payload.
@@ -24,11 +33,11 @@ func record(t redo.RecordType, page format.PageNo, payload string) []byte {
 
 // gathered returns the records kept for a page of space 5.
 func gathered(g *gatherer, page format.PageNo) (out []run) {
-	i, ok := g.batch.pages.get(keyOf(5, page))
+	i, ok := g.shards[0].pages.get(keyOf(5, page))
 	if !ok {
 		return nil
 	}
-	w := g.batch.runs(g.batch.chains[i])
+	w := g.shards[0].runs(g.shards[0].chains[i])
 	for r, ok := w.next(); ok; r, ok = w.next() {
 		r.records = bytes.Clone(r.records)
 		out = append(out, r)
@@ -58,12 +67,11 @@ func TestGatherKeepsWhatCounts(t *testing.T) {
 			g := newGatherer(1 << 16)
 			at := format.LSN(1000)
 			for _, records := range c.mtrs {
-				m := mtr{start: at, records: bytes.Join(records, nil)}
-				m.end = at + format.LSN(len(m.records)) + 5
-				if err := g.take(m, true); err != nil {
+				joined := bytes.Join(records, nil)
+				if err := takeRecords(g, at, joined, true); err != nil {
 					t.Fatal(err)
 				}
-				at = m.end
+				at += format.LSN(len(joined)) + 5
 			}
 			got := gathered(g, 7)
 			if len(got) != len(c.want) {
@@ -87,7 +95,7 @@ func TestBatchKeepsOrder(t *testing.T) {
 		page := format.PageNo(i * i % 53)
 		r := run{start: 1000 + format.LSN(i*300), records: bytes.Repeat([]byte{byte(i)}, 1+i%211)}
 		r.at, r.end = r.start+format.LSN(i%7), r.start+299
-		g.batch.add(keyOf(5, page), r)
+		g.shards[0].add(keyOf(5, page), r)
 		want[page] = append(want[page], r)
 	}
 	for page, runs := range want {
@@ -146,14 +154,14 @@ func FuzzGather(f *testing.F) {
 		if len(records) > redo.MaxMTR {
 			return
 		}
-		g.batch.reset(1000)
+		g.shards[0].reset(1000)
 		clear(g.spaces)
-		if g.take(mtr{start: 1000, end: 1005 + format.LSN(len(records)), records: records}, keep) != nil {
+		if takeRecords(g, 1000, records, keep) != nil {
 			return
 		}
-		g.batch.pages.all(func(k pageKey, i int) {
+		g.shards[0].pages.all(func(k pageKey, i int) {
 			page := make([]byte, 4096)
-			w := g.batch.runs(g.batch.chains[i])
+			w := g.shards[0].runs(g.shards[0].chains[i])
 			for r, ok := w.next(); ok; r, ok = w.next() {
 				if !bytes.Contains(records, r.records) {
 					t.Fatalf("run %x is not in %x", r.records, records)

@@ -2,6 +2,10 @@ package prepare
 
 import "golang.org/x/sys/unix"
 
+// maxShards bounds the goroutines that gather: one reader feeds them all. Each
+// has address space for everything, in case its pages are the busy ones.
+const maxShards = 4
+
 // reserve returns n bytes of address space that take memory only where they
 // are written, and in large pages: records are gathered and applied in random
 // order, and with small pages a third of the time goes into page faults and

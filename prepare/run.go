@@ -133,15 +133,16 @@ func (p *preparation) scan(ctx context.Context) (more bool, err error) {
 	if err == nil {
 		err = p.redo.survey()
 	}
-	p.end = p.redo.log.position()
+	p.end = p.redo.pos
 	p.redo.log.close()
 	if !errors.Is(err, io.EOF) {
 		return false, err
 	}
 	p.redo.surveyed = true
 	p.rep.EndLSN, p.rep.Records = p.end, p.redo.records
-	if more = p.redo.batch.end < p.end; more {
-		p.redo.log = p.log.scan(ctx, p.redo.batch.end, p.end)
+	if more = p.redo.end < p.end; more {
+		p.redo.log = p.log.scan(ctx, p.redo.end, p.end)
+		p.redo.pos = p.redo.end
 	}
 	return more, p.redo.whole.check(p.end)
 }
@@ -161,9 +162,19 @@ func (p *preparation) reserve() (release func(), err error) {
 		limit:  min(p.opt.Memory-reserved(p.opt), maxBatch),
 		spaces: map[format.SpaceID]*history{},
 		whole:  completeness{start: p.log.start, want: p.origin.endLSN},
+		pos:    p.log.start.LSN,
 	}
-	p.redo.batch.mem, release, err = reserve(p.redo.limit + spill)
-	return release, err
+	shards := min(p.opt.Parallel, maxShards)
+	// One shard may get it all: what they have is address space.
+	size := int64(p.redo.limit + spill)
+	mem, release, err := reserve(size * int64(shards))
+	if err != nil {
+		return nil, err
+	}
+	for i := range shards {
+		p.redo.shards = append(p.redo.shards, &batch{mem: mem[int64(i)*size : int64(i+1)*size]})
+	}
+	return release, nil
 }
 
 // reserved is the part of Options.Memory that workers take.
@@ -212,8 +223,7 @@ func (p *preparation) applyAll(ctx context.Context, more bool) error {
 }
 
 func (p *preparation) applyBatch(ctx context.Context) error {
-	b := &p.redo.batch
-	tasks, err := p.plan(b)
+	tasks, err := p.plan()
 	if err != nil {
 		return err
 	}
@@ -222,7 +232,7 @@ func (p *preparation) applyBatch(ctx context.Context) error {
 		total += len(t.pages)
 	}
 	progress := p.progress("apply redo", int64(total))
-	a := &applier{tree: p.tree, batch: b, journal: p.journal, end: p.end, done: func(n int) { progress(int64(n)) }}
+	a := &applier{tree: p.tree, journal: p.journal, end: p.end, done: func(n int) { progress(int64(n)) }}
 	if err := a.apply(ctx, p.opt.Parallel, tasks); err != nil {
 		return err
 	}

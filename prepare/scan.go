@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/xbstream/xbstream/format"
 	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
@@ -28,6 +29,7 @@ type scanner struct {
 	ready, free chan *block
 	stop        context.CancelFunc
 	done        sync.WaitGroup
+	err         error // of the last block taken
 	cur         *block
 	i           int
 	at          format.LSN
@@ -42,6 +44,10 @@ type block struct {
 	mtrs []span
 	// err is what comes after the last mini-transaction; io.EOF at the end.
 	err error
+	// ops are the runs in it, by shard, and readers the shards that have not
+	// yet taken theirs.
+	ops     [maxShards][]op
+	readers atomic.Int32
 }
 
 // span is a mini-transaction within a block, as offsets.
@@ -49,7 +55,7 @@ type span struct{ from, records, to uint32 }
 
 const (
 	blockSize   = 1 << 20
-	blocksAhead = 3
+	blocksAhead = 4
 )
 
 // scan starts reading at from, a boundary of mini-transactions. It ends at the
@@ -80,27 +86,48 @@ func (s *scanner) position() format.LSN { return s.at }
 // next returns the next mini-transaction; io.EOF after the last one.
 func (s *scanner) next() (mtr, error) {
 	for s.cur == nil || s.i == len(s.cur.mtrs) {
-		if s.cur != nil && s.cur.err != nil {
-			return mtr{}, s.cur.err
-		}
 		if s.cur != nil {
-			s.free <- s.cur // never blocks: there are as many places as blocks
+			s.release(s.cur)
 		}
-		next, ok := <-s.ready
-		if !ok {
+		var err error
+		if s.cur, err = s.nextBlock(); err != nil {
 			s.cur = nil
-			return mtr{}, context.Canceled
+			return mtr{}, err
 		}
-		s.cur, s.i = next, 0
-		if n := len(next.mtrs); n > 0 && s.progress != nil {
-			s.progress(int64(next.mtrs[n-1].to - next.mtrs[0].from))
-		}
+		s.i = 0
 	}
-	m := s.cur.mtrs[s.i]
+	t := s.cur.mtr(s.cur.mtrs[s.i])
 	s.i++
-	t := mtr{start: s.cur.base + format.LSN(m.from), end: s.cur.base + format.LSN(m.to), records: s.cur.buf[m.from:m.records]}
 	s.at = t.end
 	return t, nil
+}
+
+// nextBlock returns the next block; io.EOF after the last one. The caller
+// releases it.
+func (s *scanner) nextBlock() (*block, error) {
+	if s.err != nil {
+		return nil, s.err
+	}
+	b, ok := <-s.ready
+	if !ok {
+		return nil, context.Canceled
+	}
+	if s.err = b.err; len(b.mtrs) == 0 && s.err != nil {
+		return nil, s.err
+	}
+	if n := len(b.mtrs); n > 0 && s.progress != nil {
+		s.progress(int64(b.mtrs[n-1].to - b.mtrs[0].from))
+	}
+	return b, nil
+}
+
+// release gives a block back. It never blocks: there are as many places as
+// blocks.
+func (s *scanner) release(b *block) { s.free <- b }
+
+// mtr returns one of the block's mini-transactions.
+func (b *block) mtr(m span) mtr {
+	return mtr{start: b.base + format.LSN(m.from), end: b.base + format.LSN(m.to), records: b.buf[m.from:m.records]}
 }
 
 // read fills blocks until the log ends or nobody wants them.
