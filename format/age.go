@@ -217,8 +217,21 @@ func (k *keyring) explain(err, source error) error {
 	case k.given == 0:
 		return fmt.Errorf("%w: it is encrypted with age; give the identity file with -i", ErrNoKey)
 	}
-	return fmt.Errorf("%w: none of the %d identities given is that of a recipient: %w", ErrNoKey, k.given, none)
+	return &noMatch{k.given, none}
 }
+
+// noMatch is NoIdentityMatchError in our words; the library's are about its
+// own parts.
+type noMatch struct {
+	given int
+	err   *age.NoIdentityMatchError
+}
+
+func (e *noMatch) Error() string {
+	return fmt.Sprintf("%v: it is encrypted for other keys (identities tried: %d)", ErrNoKey, e.given)
+}
+
+func (e *noMatch) Unwrap() []error { return []error{ErrNoKey, e.err} }
 
 // source is the reader below the decryption. It remembers its error, for the
 // layers above do not always pass it on.

@@ -257,8 +257,8 @@ func TestNoKey(t *testing.T) {
 		says string
 	}{
 		{"none given", all[0].r, nil, "-i"},
-		{"another's", all[0].r, []age.Identity{pairs(t)[0].id}, "none of the 1 identities"},
-		{"other kinds", all[0].r, []age.Identity{all[1].id, all[2].id}, "none of the 2 identities"},
+		{"another's", all[0].r, []age.Identity{pairs(t)[0].id}, "for other keys (identities tried: 1)"},
+		{"other kinds", all[0].r, []age.Identity{all[1].id, all[2].id}, "for other keys (identities tried: 2)"},
 		{"passphrase", pass, []age.Identity{all[0].id}, "passphrase"},
 		{"broken identity", all[0].r, []age.Identity{failing{}}, "token not plugged in"},
 	} {
