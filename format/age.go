@@ -30,6 +30,9 @@ const sealedBuffer = 1 << 20
 // called once the archive is complete, for it is what makes the ciphertext
 // complete. It does not close w. Recipients that must not be mixed, as
 // post-quantum ones with others, are an error.
+//
+// Sealing runs in the goroutine that writes. Another one for the writes below
+// was measured: on two cores it cost more than it gained.
 func Encrypt(w io.Writer, recipients ...age.Recipient) (io.WriteCloser, error) {
 	if len(recipients) > MaxRecipients {
 		return nil, fmt.Errorf("encrypt: %d recipients, at most %d are possible", len(recipients), MaxRecipients)
