@@ -20,7 +20,8 @@ import (
 const listHelp = `Usage: xbstream list [flags] [ARCHIVE]
        xbstream -t [flags] < ARCHIVE
 
-Prints what a complete archive holds.
+Prints what an archive holds. Of a file only the end is read, of a pipe all of
+it, and checked.
 `
 
 func (c *command) list(ctx context.Context, args []string) error {
@@ -31,12 +32,7 @@ func (c *command) list(ctx context.Context, args []string) error {
 	if err := c.parse(f, listHelp, args); err != nil {
 		return err
 	}
-	in, err := c.archive(ctx, f.Args())
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	m, _, err := readThrough(ctx, in)
+	m, err := c.contents(ctx, f.Args())
 	if err != nil {
 		return err
 	}
@@ -123,13 +119,7 @@ func (c *command) manifest(ctx context.Context, args []string) (*format.Manifest
 			return format.ReadManifest(f)
 		}
 	}
-	in, err := c.archive(ctx, args)
-	if err != nil {
-		return nil, err
-	}
-	defer in.Close()
-	m, _, err := readThrough(ctx, in)
-	return m, err
+	return c.contents(ctx, args)
 }
 
 // readThrough reads a whole archive, checking everything, and returns its

@@ -30,6 +30,7 @@ recovered.
 type extractFlags struct {
 	opt     extract.Options
 	chown   string
+	only    []string
 	prepare bool
 	how     prepareFlags
 }
@@ -42,17 +43,23 @@ func (c *command) extract(ctx context.Context, args []string) error {
 	f.BoolVar(&x.prepare, "prepare", false, "recover the backup, so that the server just starts")
 	f.IntVarP(&x.opt.Parallel, "parallel", "j", 0, "`N` workers (default: cores)")
 	f.StringVar(&x.chown, "chown", "", "`USER:GROUP` that own the files (default for root: the owner of DIR)")
+	f.StringArrayVar(&x.only, "only", nil, "extract only files that match `GLOB`: a path, or db.table; repeatable")
 	f.BoolVar(&x.opt.IntoNonEmpty, "into-non-empty", false, "accept a DIR that holds other files, if no name collides")
 	f.BoolVar(&x.opt.RemovePartial, "remove-partial", false, "remove what a killed extraction left in DIR")
 	x.how.register(f)
 	if err := c.parse(f, extractHelp, args); err != nil {
 		return err
 	}
-	owner, err := parseOwner(x.chown)
-	if err != nil {
+	var err error
+	if x.opt.Owner, err = parseOwner(x.chown); err != nil {
 		return err
 	}
-	x.opt.Owner = owner
+	if x.opt.Only, err = matcher(x.only); err != nil {
+		return err
+	}
+	if x.opt.Only != nil && x.prepare {
+		return cli.Usagef("--only and --prepare do not go together: a part of a backup cannot be recovered by itself")
+	}
 	return c.runExtract(ctx, x, f.Args())
 }
 
@@ -62,7 +69,7 @@ func (c *command) runExtract(ctx context.Context, x extractFlags, args []string)
 	if err := extract.CheckTarget(x.opt); err != nil {
 		return err
 	}
-	in, err := c.archive(ctx, args)
+	open, in, err := c.frames(ctx, args, &x)
 	if err != nil {
 		return err
 	}
@@ -80,7 +87,7 @@ func (c *command) runExtract(ctx context.Context, x extractFlags, args []string)
 			return err
 		}
 	}
-	rep, err := extract.Extract(ctx, extract.Stream(in, x.opt.Parallel), x.opt)
+	rep, err := extract.Extract(ctx, open, x.opt)
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,8 @@ Reads an archive written by xbsend, from standard input or a file.
   extract, -x   put the files together in a directory; --prepare recovers them
   prepare DIR   crash recovery of an extracted backup, in place
   list, -t      names and sizes of what an archive holds
+  verify        read everything and list what is wrong, of an archive or a directory
+  create, -c    an archive of ordinary files
   info          server, version, LSNs, binary log position, how to attach a replica
 
   xbsend | ssh standby xbstream -x --prepare -C /var/lib/mysql
@@ -99,6 +101,10 @@ func (c *command) dispatch(ctx context.Context, args []string) error {
 		return c.list(ctx, rest)
 	case "info":
 		return c.info(ctx, rest)
+	case "verify":
+		return c.verify(ctx, rest)
+	case "create":
+		return c.create(ctx, rest)
 	case "help", "--help", "-h":
 		fmt.Fprint(c.s.out, usage)
 		return errHelp
@@ -109,11 +115,11 @@ func (c *command) dispatch(ctx context.Context, args []string) error {
 	return cli.Usagef("unknown command %q", name)
 }
 
-// spell turns the letters of tar, -x and -t with others behind them, into the
+// spell turns the letters of tar, -x, -t and -c with others behind them, into the
 // name of a command and its arguments.
 func spell(args []string) (name string, rest []string) {
 	a := args[0]
-	for letter, name := range map[string]string{"-x": "extract", "-t": "list"} {
+	for letter, name := range map[string]string{"-x": "extract", "-t": "list", "-c": "create"} {
 		if more, ok := strings.CutPrefix(a, letter); ok {
 			if more == "" {
 				return name, args[1:]

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/xbstream/xbstream/extract"
+	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/cli"
+)
+
+// file opens the archive of a command for jumping, and decrypts it if need be.
+// It returns nil for what can only be read from front to end.
+func (c *command) file(ctx context.Context, args []string) (*format.Archive, io.Closer, error) {
+	in, err := c.input(args)
+	if err != nil {
+		return nil, nil, err
+	}
+	f, ok := in.(*os.File)
+	if !ok {
+		f, ok = c.s.in, true
+		in = io.NopCloser(f)
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return nil, nil, errors.Join(err, in.Close())
+	}
+	if pos, err := f.Seek(0, io.SeekCurrent); !st.Mode().IsRegular() || err != nil || pos != 0 {
+		return nil, nil, in.Close()
+	}
+	a, err := c.jump(ctx, f, st.Size())
+	if err != nil {
+		return nil, nil, errors.Join(err, in.Close())
+	}
+	return a, in, nil
+}
+
+func (c *command) jump(ctx context.Context, f *os.File, size int64) (*format.Archive, error) {
+	ids, err := c.identities(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ra, size, err := format.OpenAt(f, size, ids)
+	if err != nil {
+		return nil, err
+	}
+	return format.OpenArchive(ra, size)
+}
+
+// contents reads the manifest of an archive with all its files: of a file only
+// its end, of a pipe all of it.
+func (c *command) contents(ctx context.Context, args []string) (*format.Manifest, error) {
+	a, closer, err := c.file(ctx, args)
+	if err != nil {
+		return nil, err
+	}
+	if a != nil {
+		defer closer.Close()
+		var files []format.File
+		m, err := a.Manifest(func(f *format.File) error {
+			files = append(files, *f)
+			return context.Cause(ctx)
+		})
+		if err == nil {
+			m.Files = files
+		}
+		return m, err
+	}
+	in, err := c.archive(ctx, args)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	m, _, err := readThrough(ctx, in)
+	return m, err
+}
+
+// frames returns what extraction opens: the whole archive or, of a file, only
+// what is asked for.
+func (c *command) frames(ctx context.Context, args []string, x *extractFlags) (func() (extract.Frames, error), io.Closer, error) {
+	if x.opt.Only != nil {
+		a, closer, err := c.file(ctx, args)
+		if err != nil {
+			return nil, nil, err
+		}
+		if a != nil {
+			return func() (extract.Frames, error) { return choose(a, x.opt.Only) }, closer, nil
+		}
+	}
+	in, err := c.archive(ctx, args)
+	if err != nil {
+		return nil, nil, err
+	}
+	return extract.Stream(in, x.opt.Parallel), in, nil
+}
+
+// choose selects the frames of the files that are wanted, and the redo that
+// belongs to them.
+func choose(a *format.Archive, only func(string) bool) (extract.Frames, error) {
+	wanted := map[format.FileNo]bool{0: true}
+	_, err := a.Manifest(func(f *format.File) error {
+		if f.No != 0 && only(f.Path) {
+			wanted[f.No] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return a.Select(func(n format.FileNo) bool { return wanted[n] })
+}
+
+// matcher returns a function that says whether a path matches one of the
+// patterns: shell patterns for the path, or for db.table, which stands for all
+// files of the table.
+func matcher(patterns []string) (func(string) bool, error) {
+	if len(patterns) == 0 {
+		return nil, nil
+	}
+	for _, p := range patterns {
+		if _, err := path.Match(p, ""); err != nil {
+			return nil, cli.Usagef("--only %q: %w", p, err)
+		}
+	}
+	return func(name string) bool {
+		table := tableOf(name)
+		for _, p := range patterns {
+			if ok, _ := path.Match(p, name); ok {
+				return true
+			}
+			if ok, _ := path.Match(p, table); ok && table != "" {
+				return true
+			}
+		}
+		return false
+	}, nil
+}
+
+// tableOf is the db.table a file belongs to, in the letters of its file name;
+// partitions belong to their table.
+func tableOf(name string) string {
+	db, file, ok := strings.Cut(name, "/")
+	if !ok {
+		return ""
+	}
+	stem, _, _ := strings.Cut(file, ".")
+	stem, _, _ = strings.Cut(stem, "#P#")
+	return db + "." + stem
+}

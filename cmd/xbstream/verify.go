@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/pflag"
+
+	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/cli"
+	"github.com/xbstream/xbstream/verify"
+)
+
+const verifyHelp = `Usage: xbstream verify [flags] [ARCHIVE|DIR]
+
+Reads an archive to its last byte, or a restored directory to its last page, and
+lists everything that is wrong: frames, digests, files, pages. Exit code 3 when
+something is.
+`
+
+func (c *command) verify(ctx context.Context, args []string) error {
+	parallel := 0
+	f := pflag.NewFlagSet("verify", pflag.ContinueOnError)
+	c.keys.register(f)
+	f.IntVarP(&parallel, "parallel", "j", 0, "`N` workers for a directory (default: cores)")
+	if err := c.parse(f, verifyHelp, args); err != nil {
+		return err
+	}
+	rep, err := c.runVerify(ctx, f.Args(), parallel)
+	if err != nil {
+		return err
+	}
+	for _, p := range rep.Problems {
+		fmt.Fprintln(c.s.out, p)
+	}
+	if rep.Count > 0 {
+		return fmt.Errorf("%w: %d problems", format.ErrDamaged, rep.Count)
+	}
+	attrs := []any{"files", rep.Files, "data", humanize.IBytes(uint64(rep.Bytes)), "innodb_pages", rep.Pages}
+	if b := rep.Manifest.Backup; b != nil {
+		attrs = append(attrs, "end_lsn", b.Redo.EndLSN)
+	}
+	c.out.Logger("xbstream", c.s.err).Info("everything is well", attrs...)
+	return nil
+}
+
+func (c *command) runVerify(ctx context.Context, args []string, parallel int) (*verify.Report, error) {
+	if len(args) == 1 {
+		if st, err := os.Stat(args[0]); err == nil && st.IsDir() {
+			return verify.Dir(ctx, args[0], parallel)
+		}
+	}
+	if len(args) > 1 {
+		return nil, cli.Usagef("one archive or directory at a time: %q", args)
+	}
+	in, err := c.archive(ctx, args)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	return verify.Archive(ctx, in)
+}

@@ -1,0 +1,286 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/innodb"
+)
+
+// Report is what a verification found.
+type Report struct {
+	// Manifest is nil when it could not be read; it has no Files.
+	Manifest *format.Manifest
+	Files    int
+	Bytes    int64 // of file content
+	Pages    int64 // of tablespaces, all checked
+	// Problems lists what is wrong, the first maxProblems; Count counts all.
+	Problems []string
+	Count    int
+}
+
+// maxProblems bounds the list: a reader of hostile input must not be made to
+// remember everything.
+const maxProblems = 1000
+
+func (r *Report) problem(msg string, args ...any) {
+	if r.Count++; len(r.Problems) < maxProblems {
+		r.Problems = append(r.Problems, fmt.Sprintf(msg, args...))
+	}
+}
+
+// Archive verifies the archive that r holds. Errors are those of r, or say that
+// r is no archive at all.
+func Archive(ctx context.Context, r io.Reader) (*Report, error) {
+	v := &archive{files: map[format.FileNo]*file{}}
+	s, err := format.NewScanner(r, func(p format.Problem) { v.rep.problem("%v", p) })
+	if err != nil {
+		return nil, err
+	}
+	// The manifest is decoded while it arrives.
+	pr, pw := io.Pipe()
+	decoded := make(chan error, 1)
+	go func() {
+		err := v.manifest(pr)
+		pr.CloseWithError(err)
+		decoded <- err
+	}()
+	err = v.frames(ctx, s, pw)
+	pw.Close()
+	merr := <-decoded
+	if err != nil {
+		return nil, err
+	}
+	v.conclude(s, merr)
+	return &v.rep, nil
+}
+
+// archive is one verification.
+type archive struct {
+	rep    Report
+	files  map[format.FileNo]*file // open
+	closed []closed                // by number, from 1
+	// newest page of all
+	newest     format.LSN
+	newestFile string
+	redoFrom   format.LSN
+	redoTo     format.LSN
+	entries    []entry // of the manifest
+}
+
+// closed is what is remembered of a file until the manifest comes.
+type closed struct {
+	size  int64
+	known bool
+}
+
+// entry is what is remembered of the manifest until the end.
+type entry struct {
+	no   format.FileNo
+	size int64
+	path string
+}
+
+func (v *archive) frames(ctx context.Context, s *format.Scanner, manifest io.Writer) error {
+	for {
+		f, err := s.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err == nil {
+			err = context.Cause(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		v.frame(f, manifest)
+		f.Release()
+	}
+}
+
+func (v *archive) frame(f *format.Frame, manifest io.Writer) {
+	switch f.Type {
+	case format.FrameFile:
+		v.begin(f)
+	case format.FrameData, format.FrameHole:
+		if o := v.files[f.File]; o != nil {
+			o.take(f, &v.rep)
+		}
+		if f.Type == format.FrameData {
+			v.rep.Bytes += f.Len
+		}
+	case format.FrameClose:
+		v.close(f)
+	case format.FrameRedo:
+		if v.redoTo == 0 {
+			v.redoFrom = format.LSN(f.Pos)
+		}
+		v.redoTo = format.LSN(f.Pos) + format.LSN(f.Len)
+	case format.FrameManifest:
+		// A decoder that gave up is told of in the end.
+		_, _ = manifest.Write(f.Bytes())
+	}
+}
+
+func (v *archive) begin(f *format.Frame) {
+	v.rep.Files++
+	for len(v.closed) < int(f.File) && len(v.closed) < format.MaxFiles {
+		v.closed = append(v.closed, closed{})
+	}
+	o := &file{path: f.Path}
+	if f.Space != nil && !f.Space.Rebuild {
+		pages, err := innodb.ParseFlags(f.Space.Flags)
+		if err != nil {
+			v.rep.problem("file %q: %v", f.Path, err)
+		} else {
+			o.pages, o.first, o.parts = &pages, f.Space.FirstPage, map[int64]*part{}
+		}
+	}
+	if len(v.files) < format.MaxOpenFiles {
+		v.files[f.File] = o
+	}
+}
+
+func (v *archive) close(f *format.Frame) {
+	if n := int(f.File); n <= len(v.closed) && n > 0 {
+		v.closed[n-1] = closed{size: int64(f.Pos), known: true}
+	}
+	o := v.files[f.File]
+	if o == nil {
+		return
+	}
+	delete(v.files, f.File)
+	v.rep.Pages += o.checked
+	if o.newest > v.newest {
+		v.newest, v.newestFile = o.newest, o.path
+	}
+}
+
+// manifest decodes the manifest into what is compared in the end.
+func (v *archive) manifest(r io.Reader) error {
+	m, err := format.DecodeManifest(r, func(f *format.File) error {
+		if f.Kind != format.KindDir {
+			v.entries = append(v.entries, entry{f.No, f.Size, f.Path})
+		}
+		return nil
+	})
+	v.rep.Manifest = m
+	return err
+}
+
+// conclude compares the manifest with what arrived.
+func (v *archive) conclude(s *format.Scanner, merr error) {
+	if merr != nil {
+		v.rep.problem("%v", merr)
+		return
+	}
+	m := v.rep.Manifest
+	if m.ArchiveID != s.ID() {
+		v.rep.problem("manifest: belongs to archive %s, this is %s", m.ArchiveID, s.ID())
+	}
+	for _, e := range v.entries {
+		n := int(e.no)
+		switch {
+		case n > len(v.closed) || !v.closed[n-1].known:
+			v.rep.problem("file %q: number %d did not arrive", e.path, n)
+		case v.closed[n-1].size != e.size:
+			v.rep.problem("file %q: %d bytes arrived, the manifest says %d", e.path, v.closed[n-1].size, e.size)
+		}
+	}
+	if left := v.rep.Files - len(v.entries); left != m.Discarded {
+		v.rep.problem("manifest: %d files arrived that it does not name, it says %d", left, m.Discarded)
+	}
+	v.concludeBackup(m.Backup)
+}
+
+func (v *archive) concludeBackup(b *format.Backup) {
+	if b == nil {
+		return
+	}
+	if r := b.Redo; v.redoTo == 0 || v.redoFrom != r.CheckpointLSN || v.redoTo != r.EndLSN {
+		v.rep.problem("redo from LSN %d to %d arrived, the manifest says %d to %d", v.redoFrom, v.redoTo, r.CheckpointLSN, r.EndLSN)
+	}
+	if v.newest > b.Redo.EndLSN {
+		v.rep.problem("file %q: a page has LSN %d, newer than the backup's end %d", v.newestFile, v.newest, b.Redo.EndLSN)
+	}
+}
+
+// file is an open file whose pages are checked as they come.
+type file struct {
+	path    string
+	pages   *innodb.PageFormat // nil: not a tablespace
+	first   format.PageNo
+	parts   map[int64]*part // pages of which only a part has come, by index
+	checked int64
+	newest  format.LSN
+	bad     int
+}
+
+// part is a page that comes in several frames, with holes in it.
+type part struct {
+	page []byte
+	have int
+}
+
+// maxBad is how many bad pages of one file are listed.
+const maxBad = 10
+
+// take checks the pages that the frame completes. Frames of one file may come
+// in any order, but each byte comes once.
+func (f *file) take(fr *format.Frame, rep *Report) {
+	if f.pages == nil {
+		return
+	}
+	size := int64(f.pages.Physical)
+	off, data, left := int64(fr.Pos), fr.Bytes(), fr.Len
+	for left > 0 {
+		at := off % size
+		n := min(size-at, left)
+		switch {
+		case n == size && fr.Type == format.FrameHole:
+			// Whole pages of zeros are sound; a hole may hold millions.
+			n = left - left%size
+			f.checked += n / size
+		case n == size:
+			f.check(data[:n], off/size, rep)
+		default:
+			f.gather(off/size, at, data[:min(n, int64(len(data)))], n, rep)
+		}
+		data = data[min(n, int64(len(data))):]
+		off, left = off+n, left-n
+	}
+}
+
+// gather adds n bytes at at to a page that comes in parts; a hole has no data.
+func (f *file) gather(index, at int64, data []byte, n int64, rep *Report) {
+	p := f.parts[index]
+	if p == nil {
+		if len(f.parts) >= format.MaxExtents {
+			return // the rules across frames complain of such a file
+		}
+		p = &part{page: make([]byte, f.pages.Physical)}
+		f.parts[index] = p
+	}
+	copy(p.page[at:], data)
+	if p.have += int(n); p.have >= f.pages.Physical {
+		delete(f.parts, index)
+		f.check(p.page, index, rep)
+	}
+}
+
+func (f *file) check(page []byte, index int64, rep *Report) {
+	f.checked++
+	no := f.first + format.PageNo(index)
+	if err := f.pages.Verify(page, no); err != nil {
+		if f.bad++; f.bad <= maxBad {
+			rep.problem("file %q: %v", f.path, err)
+		}
+		return
+	}
+	f.newest = max(f.newest, innodb.LSN(page))
+}
+
+var errNotDir = errors.New("not a restored directory")

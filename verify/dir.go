@@ -1,0 +1,176 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/innodb"
+)
+
+// ManifestName is the manifest's name in a restored directory.
+const ManifestName = "xbstream_manifest.json"
+
+// Dir verifies a restored directory that no server has used since: that every
+// file of its manifest is there and every page is sound and not newer than the
+// backup's end. Sizes are those of the manifest or, once prepared, larger.
+func Dir(ctx context.Context, dir string, parallel int) (*Report, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	mf, err := root.Open(ManifestName)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNotDir, err)
+	}
+	defer mf.Close()
+	if parallel <= 0 {
+		parallel = runtime.GOMAXPROCS(0)
+	}
+	d := &directory{root: root}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	d.rep.Manifest, err = format.DecodeManifest(mf, func(f *format.File) error {
+		if f.Space != nil && f.Space.FirstPage == 0 && f.Kind == format.KindSystem {
+			d.system(f)
+		}
+		g.Go(func() error { return d.file(ctx, f) })
+		return context.Cause(ctx)
+	})
+	if err := errors.Join(err, g.Wait()); err != nil {
+		return nil, err
+	}
+	if b := d.rep.Manifest.Backup; b != nil && d.newest > b.Redo.EndLSN {
+		d.rep.problem("file %q: a page has LSN %d, newer than the backup's end %d; has a server used the directory?", d.newestFile, d.newest, b.Redo.EndLSN)
+	}
+	return &d.rep, nil
+}
+
+type directory struct {
+	root *os.Root
+
+	mu         sync.Mutex
+	rep        Report
+	newest     format.LSN
+	newestFile string
+	skip       [2]innodb.PageRange // doublewrite pages of the system tablespace
+}
+
+// system learns which pages of the system tablespace are copies of others.
+func (d *directory) system(f *format.File) {
+	pages, err := innodb.ParseFlags(f.Space.Flags)
+	if err != nil {
+		return
+	}
+	h, err := d.root.Open(f.Path)
+	if err != nil {
+		return // file says so
+	}
+	defer h.Close()
+	page := make([]byte, pages.Physical)
+	if _, err := h.ReadAt(page, int64(innodb.TrxSysPage)*int64(len(page))); err == nil {
+		if r, ok := pages.DoublewriteRange(page); ok {
+			d.skip = r
+		}
+	}
+}
+
+func (d *directory) problem(msg string, args ...any) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.rep.problem(msg, args...)
+}
+
+func (d *directory) file(ctx context.Context, f *format.File) error {
+	st, err := d.root.Lstat(path.Clean(f.Path))
+	if errors.Is(err, fs.ErrNotExist) {
+		d.problem("file %q is missing", f.Path)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if f.Kind == format.KindDir || f.Space == nil {
+		return nil
+	}
+	if st.Size() < f.Size && f.Kind != format.KindUndo {
+		d.problem("file %q has %d bytes, the manifest says %d", f.Path, st.Size(), f.Size)
+	}
+	return d.readPages(ctx, f)
+}
+
+// readPages checks the pages of one file. The format comes from its page 0: a
+// tablespace rebuilt from redo has flags that the manifest does not know.
+func (d *directory) readPages(ctx context.Context, f *format.File) error {
+	h, err := d.root.Open(f.Path)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	flags := f.Space.Flags
+	if f.Space.Rebuild {
+		head := make([]byte, innodb.HeaderSize)
+		if _, err := h.ReadAt(head, 0); err != nil && err != io.EOF {
+			return err
+		}
+		flags = innodb.Flags(head)
+	}
+	pages, err := innodb.ParseFlags(flags)
+	if err != nil {
+		d.problem("file %q: %v", f.Path, err)
+		return nil
+	}
+	o := &file{path: f.Path, pages: &pages, first: f.Space.FirstPage}
+	err = d.pages(ctx, h, o, f.Kind == format.KindSystem)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.rep.Files++
+	d.rep.Pages += o.checked
+	if o.newest > d.newest {
+		d.newest, d.newestFile = o.newest, o.path
+	}
+	return err
+}
+
+func (d *directory) pages(ctx context.Context, r io.Reader, o *file, system bool) error {
+	b := format.GetBuffer()
+	defer b.Release()
+	size := o.pages.Physical
+	for index := int64(0); ; {
+		n, err := io.ReadFull(r, b.Space())
+		for p := b.Space()[:n-n%size]; len(p) > 0; p = p[size:] {
+			no := o.first + format.PageNo(index)
+			if !system || !d.skip[0].Contains(no) && !d.skip[1].Contains(no) {
+				d.checkPage(o, p[:size], index)
+			}
+			index++
+		}
+		d.mu.Lock()
+		d.rep.Bytes += int64(n)
+		d.mu.Unlock()
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return nil
+		}
+		if err = errors.Join(err, context.Cause(ctx)); err != nil {
+			return err
+		}
+	}
+}
+
+func (d *directory) checkPage(o *file, page []byte, index int64) {
+	var one Report
+	o.check(page, index, &one)
+	for _, p := range one.Problems {
+		d.problem("%s", p)
+	}
+}
