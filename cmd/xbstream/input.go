@@ -33,6 +33,9 @@ func (c *command) file(ctx context.Context, args []string) (*format.Archive, io.
 		return nil, nil, in.Close()
 	}
 	a, err := c.jump(ctx, f, st.Size())
+	if errors.Is(err, format.ErrUnsupported) { // armor, which has no places to jump to
+		return nil, nil, in.Close()
+	}
 	if err != nil {
 		return nil, nil, errors.Join(err, in.Close())
 	}

@@ -19,6 +19,7 @@ import (
 // keys are the identities that may open an archive.
 type keys struct {
 	files []string
+	ids   []age.Identity // what is in them, once read
 
 	// asking is held while the terminal does not show what is typed.
 	asking sync.Mutex
@@ -28,8 +29,11 @@ func (k *keys) register(f *pflag.FlagSet) {
 	f.StringArrayVarP(&k.files, "identity", "i", nil, "`FILE` with the key that opens the archive: age or ssh; repeatable")
 }
 
-// identities reads the key files. One that cannot be used is no key.
+// identities reads the key files, once. One that cannot be used is no key.
 func (c *command) identities(ctx context.Context) ([]age.Identity, error) {
+	if c.keys.ids != nil {
+		return c.keys.ids, nil
+	}
 	ids, err := agekeys.Identities(c.keys.files, agekeys.Terminal{
 		Ask:  func(prompt string) ([]byte, error) { return c.keys.ask(ctx, prompt) },
 		Show: func(msg string) { c.out.Logger("xbstream", c.s.err).Warn(msg) },
@@ -37,6 +41,7 @@ func (c *command) identities(ctx context.Context) ([]age.Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", format.ErrNoKey, err)
 	}
+	c.keys.ids = ids
 	return ids, nil
 }
 
