@@ -201,10 +201,20 @@ func compareTrees(t *testing.T, ours, theirs, backup string) map[string]int {
 		t.Fatal(err)
 	}
 	a, b := filesByID(t, ours, o), filesByID(t, theirs, o)
-	freed := freedPages(t, backup)
+	freed := map[pageKey]bool{}
+	histories := historyOf(t, backup, func(k pageKey, f bool) {
+		if f {
+			freed[k] = true // last record FREE_PAGE: its content means nothing
+		}
+	})
 	for _, id := range slices.Sorted(maps.Keys(a)) {
 		if b[id] == nil {
-			t.Errorf("%s (space %v) is missing in the peer's result", a[id], id)
+			// The peer ignores the half-made table of a running ALTER that it
+			// did not copy; rebuilt, the server finds and drops it.
+			if h := histories[id]; h == nil || !h.created || !leftover(h.name) {
+				t.Errorf("%s is missing in the peer's result", a[id])
+			}
+			tally["half-made table only we rebuilt"]++
 			continue
 		}
 		if len(a[id].files) != len(b[id].files) {
@@ -218,7 +228,7 @@ func compareTrees(t *testing.T, ours, theirs, backup string) map[string]int {
 	for id := range b {
 		if a[id] == nil {
 			tally["file only the peer kept"]++
-			checkDropped(t, backup, b[id])
+			checkDropped(t, histories[id], b[id])
 		}
 	}
 	return tally
@@ -252,22 +262,9 @@ func historyOf(t *testing.T, backup string, free func(pageKey, bool)) map[format
 	return g.spaces
 }
 
-// freedPages are those whose last record of that kind is FREE_PAGE, with
-// nothing after it: their content means nothing.
-func freedPages(t *testing.T, backup string) map[pageKey]bool {
-	freed := map[pageKey]bool{}
-	historyOf(t, backup, func(k pageKey, f bool) {
-		if f {
-			freed[k] = true
-		}
-	})
-	return freed
-}
-
 // checkDropped checks that redo says a tablespace was dropped.
-func checkDropped(t *testing.T, backup string, s *tablespace) {
+func checkDropped(t *testing.T, h *history, s *tablespace) {
 	t.Helper()
-	h := historyOf(t, backup, func(pageKey, bool) {})[s.id]
 	if h == nil || h.deleted == 0 || h.alive {
 		t.Errorf("%s is missing in our result, and redo does not drop it", s)
 	}

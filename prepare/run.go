@@ -129,7 +129,7 @@ func (p *preparation) scan(ctx context.Context) (more bool, err error) {
 		p.rep.RedoBytes += n
 		progress(n)
 	}
-	more, err = p.redo.next()
+	_, err = p.redo.next()
 	if err == nil {
 		err = p.redo.survey()
 	}
