@@ -418,12 +418,28 @@ func checkStartsClean(t *testing.T, dir, backup string, args ...string) *server 
 		t.Fatalf("no tables to check: %v", err)
 	}
 	for _, n := range names {
-		var tbl, op, kind, text string
-		if err := s.db.QueryRow("CHECK TABLE "+n+" EXTENDED").Scan(&tbl, &op, &kind, &text); err != nil {
-			t.Errorf("check %s: %v", n, err)
-		} else if text != "OK" {
-			t.Errorf("check %s: %s %s", n, kind, text)
-		}
+		checkTable(t, s.db, n)
 	}
 	return s
+}
+
+// checkTable runs CHECK TABLE … EXTENDED. It may warn of entries of deleted rows
+// in an index on a virtual column while purge is still at work on what the
+// backup left it; purge ends soon, and then the table must be clean.
+func checkTable(t *testing.T, db *sql.DB, name string) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		var table, op, kind, text string
+		if err := db.QueryRow("CHECK TABLE "+name+" EXTENDED").Scan(&table, &op, &kind, &text); err != nil {
+			t.Errorf("check %s: %v", name, err)
+			return
+		}
+		if text == "OK" {
+			return
+		}
+		if !strings.Contains(text, "Clustered index record not found") || time.Now().After(deadline) {
+			t.Errorf("check %s: %s %s", name, kind, text)
+			return
+		}
+	}
 }
