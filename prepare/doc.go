@@ -14,7 +14,9 @@
 //     end LSN, and every page written passes its checksum.
 //   - The log is read and checked to its end before the first page is written.
 //   - Killed at any moment, the directory can be prepared again, by running the
-//     same call. Data files are synced before the log is replaced, and the log
+//     same call. That holds for the process; when the machine fails, pages may
+//     be torn, which the next run reports, and the backup is extracted again.
+//     Data files are synced before the log is replaced, and the log
 //     is replaced before xtrabackup_checkpoints says log-applied.
 //   - A prepared directory is left alone.
 //   - Memory is bounded by Options.Memory: more redo than that is applied in
