@@ -35,7 +35,12 @@ func (t *target) assemble(ctx context.Context, got *arrival) (*Report, error) {
 	if err := a.complete(m); err != nil {
 		return nil, err
 	}
-	if err := a.keepManifest(m); err != nil {
+	if got.foreign() {
+		err = a.foreign()
+	} else {
+		err = a.keepManifest(m)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if m.Backup != nil {
@@ -77,7 +82,7 @@ type dirMode struct {
 
 // entry makes one entry of the manifest real.
 func (a *assembly) entry(f *format.File) error {
-	if reserved(f.Path) {
+	if a.reserved(f.Path) {
 		return incomplete("file %q has a name that extraction itself uses", f.Path)
 	}
 	p := treeDir + "/" + f.Path
@@ -115,8 +120,11 @@ func (a *assembly) entry(f *format.File) error {
 
 // reserved names are written by extraction itself, or would look like its own
 // staging directory.
-func reserved(p string) bool {
-	return p == logName || p == ManifestName || strings.HasPrefix(p, partialPrefix) || slices.Contains(infoNames, p)
+func (a *assembly) reserved(p string) bool {
+	if strings.HasPrefix(p, partialPrefix) {
+		return true
+	}
+	return !a.got.foreign() && (p == logName || p == ManifestName || slices.Contains(infoNames, p))
 }
 
 // arrived compares one entry with what arrived under its number; a number is

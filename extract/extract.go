@@ -68,6 +68,11 @@ type Report struct {
 
 // Frames is a verified sequence of frames that ends with io.EOF, from a
 // *format.Reader or a *format.Selection.
+//
+// An empty ID says that the frames were made from an archive of another format,
+// of which the manifest says no more than names and sizes. It is compared like
+// any other, but not kept, and the files come as they are, redo log and
+// information for scripts among them.
 type Frames interface {
 	Next() (*format.Frame, error)
 	ID() string
@@ -124,6 +129,9 @@ type arrival struct {
 	totals   format.Totals
 	id       string
 }
+
+// foreign says that the archive is of another format, see Frames.
+func (a *arrival) foreign() bool { return a.id == "" }
 
 // Sizes that are none.
 const (
