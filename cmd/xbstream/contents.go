@@ -29,6 +29,7 @@ func (c *command) list(ctx context.Context, args []string) error {
 	f := pflag.NewFlagSet("list", pflag.ContinueOnError)
 	f.BoolVar(&asJSON, "json", false, "one JSON object a line")
 	c.keys.register(f)
+	c.registerIncomplete(f)
 	if err := c.parse(f, listHelp, args); err != nil {
 		return err
 	}
@@ -124,12 +125,7 @@ func (c *command) manifest(ctx context.Context, args []string) (*format.Manifest
 
 // readThrough reads a whole archive, checking everything, and returns its
 // manifest.
-func readThrough(ctx context.Context, r io.Reader) (*format.Manifest, format.Totals, error) {
-	ar, err := format.NewReader(r, format.ReaderOptions{})
-	if err != nil {
-		return nil, format.Totals{}, err
-	}
-	defer ar.Close()
+func readThrough(ctx context.Context, ar extract.Frames) (*format.Manifest, error) {
 	// The manifest passes through a pipe instead of being kept as text.
 	pr, pw := io.Pipe()
 	frames := make(chan error, 1)
@@ -141,12 +137,12 @@ func readThrough(ctx context.Context, r io.Reader) (*format.Manifest, format.Tot
 	m, err := format.ReadManifest(pr)
 	pr.CloseWithError(err)
 	if ferr := <-frames; ferr != nil {
-		return nil, format.Totals{}, ferr
+		return nil, ferr
 	}
-	return m, ar.Totals(), err
+	return m, err
 }
 
-func passManifest(ctx context.Context, ar *format.Reader, w io.Writer) error {
+func passManifest(ctx context.Context, ar extract.Frames, w io.Writer) error {
 	for {
 		f, err := ar.Next()
 		if err == io.EOF {
@@ -168,10 +164,14 @@ func passManifest(ctx context.Context, ar *format.Reader, w io.Writer) error {
 func infoText(w io.Writer, m *format.Manifest) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	line := func(key string, value any) { fmt.Fprintf(t, "%s\t%v\n", key, value) }
-	line("archive", m.ArchiveID)
+	if m.ArchiveID != "" {
+		line("archive", m.ArchiveID)
+	}
 	line("written by", m.Tool)
-	line("started", m.Started.Local().Format(time.DateTime))
-	line("took", m.Finished.Sub(m.Started).Round(100*time.Millisecond))
+	if !m.Started.IsZero() {
+		line("started", m.Started.Local().Format(time.DateTime))
+		line("took", m.Finished.Sub(m.Started).Round(100*time.Millisecond))
+	}
 	size, files := int64(0), 0
 	for _, f := range m.Files {
 		size += f.Size

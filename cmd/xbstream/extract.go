@@ -46,6 +46,7 @@ func (c *command) extract(ctx context.Context, args []string) error {
 	f.StringArrayVar(&x.only, "only", nil, "extract only files that match `GLOB`: a path, or db.table; repeatable")
 	f.BoolVar(&x.opt.IntoNonEmpty, "into-non-empty", false, "accept a DIR that holds other files, if no name collides")
 	f.BoolVar(&x.opt.RemovePartial, "remove-partial", false, "remove what a killed extraction left in DIR")
+	c.registerIncomplete(f)
 	x.how.register(f)
 	if err := c.parse(f, extractHelp, args); err != nil {
 		return err
@@ -97,7 +98,7 @@ func (c *command) runExtract(ctx context.Context, x extractFlags, args []string)
 
 func logExtracted(log *slog.Logger, x extractFlags, rep *extract.Report, took time.Duration) {
 	msg := "extracted"
-	if x.prepare && rep.Manifest.Backup != nil {
+	if x.prepare {
 		msg = "extracted and prepared"
 	}
 	attrs := []any{"files", rep.Files, "data", humanize.IBytes(rep.Totals.DataBytes), "seconds", fmt.Sprintf("%.1f", took.Seconds())}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -8,6 +9,9 @@ import (
 	"path"
 	"strings"
 
+	"github.com/spf13/pflag"
+
+	"github.com/xbstream/xbstream/classic"
 	"github.com/xbstream/xbstream/extract"
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/cli"
@@ -33,7 +37,7 @@ func (c *command) file(ctx context.Context, args []string) (*format.Archive, io.
 		return nil, nil, in.Close()
 	}
 	a, err := c.jump(ctx, f, st.Size())
-	if errors.Is(err, format.ErrUnsupported) { // armor, which has no places to jump to
+	if errors.Is(err, format.ErrUnsupported) || err == errClassic { // also armor, which has no places to jump to
 		return nil, nil, in.Close()
 	}
 	if err != nil {
@@ -51,7 +55,43 @@ func (c *command) jump(ctx context.Context, f *os.File, size int64) (*format.Arc
 	if err != nil {
 		return nil, err
 	}
+	if isClassic(bufio.NewReader(io.NewSectionReader(ra, 0, size))) {
+		return nil, errClassic
+	}
 	return format.OpenArchive(ra, size)
+}
+
+// errClassic says that a file holds a classic stream, which has no index.
+var errClassic = errors.New("a classic stream")
+
+// isClassic looks at the first bytes without taking them.
+func isClassic(r *bufio.Reader) bool {
+	p, _ := r.Peek(len(classic.Magic)) // an error comes again when it is read
+	return string(p) == classic.Magic
+}
+
+// stream opens an archive that is read from front to end, one of ours or a
+// classic one.
+func (c *command) stream(r io.Reader, parallel int) (extract.Frames, error) {
+	br := bufio.NewReader(r)
+	if isClassic(br) {
+		return classic.NewReader(br, c.classic()), nil
+	}
+	return format.NewReader(br, format.ReaderOptions{Parallel: parallel})
+}
+
+func (c *command) classic() (opt classic.Options) {
+	if c.incomplete {
+		opt.Incomplete = func(reason error) {
+			c.out.Logger("xbstream", c.s.err).Warn("incomplete, accepted all the same: " + reason.Error())
+		}
+	}
+	return opt
+}
+
+// registerIncomplete adds the flag of commands that may accept less than all.
+func (c *command) registerIncomplete(f *pflag.FlagSet) {
+	f.BoolVar(&c.incomplete, "allow-incomplete", false, "accept a classic stream (XBSTCK01) that ends too early")
 }
 
 // contents reads the manifest of an archive with all its files: of a file only
@@ -78,8 +118,12 @@ func (c *command) contents(ctx context.Context, args []string) (*format.Manifest
 		return nil, err
 	}
 	defer in.Close()
-	m, _, err := readThrough(ctx, in)
-	return m, err
+	ar, err := c.stream(in, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer ar.Close()
+	return readThrough(ctx, ar)
 }
 
 // frames returns what extraction opens: the whole archive or, of a file, only
@@ -98,7 +142,7 @@ func (c *command) frames(ctx context.Context, args []string, x *extractFlags) (f
 	if err != nil {
 		return nil, nil, err
 	}
-	return extract.Stream(in, x.opt.Parallel), in, nil
+	return func() (extract.Frames, error) { return c.stream(in, x.opt.Parallel) }, in, nil
 }
 
 // choose selects the frames of the files that are wanted, and the redo that

@@ -23,7 +23,8 @@ var version = "devel"
 
 const usage = `Usage: xbstream COMMAND [flags] [ARCHIVE|DIR]
 
-Reads an archive written by xbsend, from standard input or a file.
+Reads an archive of xbsend, or a stream of mariabackup or xtrabackup, from
+standard input or a file.
 
   extract, -x   put the files together in a directory; --prepare recovers them
   prepare DIR   crash recovery of an extracted backup, in place
@@ -85,6 +86,8 @@ type command struct {
 	s    streams
 	out  cli.Output
 	keys keys
+	// incomplete accepts classic streams that end too early.
+	incomplete bool
 }
 
 func (c *command) dispatch(ctx context.Context, args []string) error {
