@@ -8,9 +8,11 @@ GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)"
 # that a small machine serves them all in time.
 TEST := go test -p 2 -timeout 45m
 
-# What runs in many goroutines. -short makes the tests with real servers
-# smaller, not fewer.
+# What runs in many goroutines. Left out are sweeps over damage, which take
+# minutes under the race detector and start the same goroutines as the others,
+# and more page sizes of the same recovery.
 CONCURRENT := ./format ./extract ./redotail/... ./chunker/... ./server/... ./prepare/... ./internal/innodb/...
+RACE_SKIP := TestSelectionOfDamagedArchive|TestErrorBelowTheEncryptionIsNotCalledDamage|TestCutSealedArchiveIsRefused|TestPeer/(16k,_crc32|4k|8k|32k|64k)|TestRun/damage
 
 .PHONY: help setup build cross demo test race fuzz bench lint check repeat
 
@@ -35,7 +37,7 @@ test: setup build ## all tests
 	$(TEST) ./...
 
 race: setup ## the concurrent packages under the race detector
-	$(TEST) -race -short $(CONCURRENT)
+	$(TEST) -race -skip '$(RACE_SKIP)' $(CONCURRENT)
 
 fuzz: ## every fuzz target for FUZZTIME (10s)
 	scripts/fuzz.sh
