@@ -18,6 +18,10 @@ type Options struct {
 	// Verify reads every page of every tablespace at the end, not only those
 	// that redo touched.
 	Verify bool
+	// Staged says that the directory is thrown away when Run fails, and synced
+	// by the caller when it does not: Run then neither keeps what a killed
+	// run needs nor waits for the disk.
+	Staged bool
 	// Log receives what an operator may want to know; nil is silent.
 	Log *slog.Logger
 	// Progress, if set, is called now and then with the stage's name and the

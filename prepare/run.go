@@ -78,10 +78,12 @@ func (p *preparation) run(ctx context.Context) error {
 	if err := p.settle(); err != nil {
 		return err
 	}
-	if p.journal, err = startJournal(p.dir); err != nil {
-		return err
+	if !p.opt.Staged {
+		if p.journal, err = startJournal(p.dir); err != nil {
+			return err
+		}
+		defer p.journal.f.Close()
 	}
-	defer p.journal.f.Close()
 	if err := p.applyAll(ctx, more); err != nil {
 		return err
 	}
@@ -342,11 +344,13 @@ func (p *preparation) finishSize(t *tablespace) error {
 // an order that holds at any moment: data first, then the log that says they
 // are up to date, then the state.
 func (p *preparation) publish() error {
-	if err := p.syncData(); err != nil {
-		return err
-	}
-	if err := p.journal.remove(); err != nil {
-		return err
+	if !p.opt.Staged {
+		if err := p.syncData(); err != nil {
+			return err
+		}
+		if err := p.journal.remove(); err != nil {
+			return err
+		}
 	}
 	creator := redo.BackupCreator(p.log.header.Creator)
 	if !p.minimal() {

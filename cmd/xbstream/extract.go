@@ -82,7 +82,7 @@ func (c *command) runExtract(ctx context.Context, x extractFlags, args []string)
 	start := time.Now()
 	x.opt.Log, x.opt.Progress = log, p.Add
 	if x.prepare {
-		x.how.parallel = x.opt.Parallel
+		x.how.parallel, x.how.staged = x.opt.Parallel, true
 		x.opt.Prepare = func(ctx context.Context, dir string) error {
 			_, err := x.how.run(ctx, dir, log, p)
 			return err

@@ -30,6 +30,7 @@ type prepareFlags struct {
 	memory   cli.Size
 	verify   bool
 	parallel int
+	staged   bool
 }
 
 // anyServer is the value of --with-server without one.
@@ -43,7 +44,7 @@ func (p *prepareFlags) register(f *pflag.FlagSet) {
 }
 
 func (p *prepareFlags) run(ctx context.Context, dir string, log *slog.Logger, bar *cli.Progress) (prepare.Report, error) {
-	opt := prepare.Options{Memory: int64(p.memory), Parallel: p.parallel, Verify: p.verify, Log: log, Progress: bar.Set}
+	opt := prepare.Options{Memory: int64(p.memory), Parallel: p.parallel, Verify: p.verify, Staged: p.staged, Log: log, Progress: bar.Set}
 	switch p.server {
 	case "":
 		return prepare.Run(ctx, dir, opt)

@@ -78,7 +78,7 @@ func tables(pageSize int) []table {
 		innodb("child", ", parent INT, KEY parent (parent), "+
 			"CONSTRAINT child_parent FOREIGN KEY (parent) REFERENCES parent (id) ON DELETE CASCADE ON UPDATE CASCADE", "", ", parent = id"),
 		innodb("watched", ", KEY a (a)", "", ""),
-		innodb("no_fill_factor", ", d DECIMAL(20,5) DEFAULT 1.5, e ENUM('x','y','ä') DEFAULT 'ä', j JSON, "+
+		innodb("many_types", ", d DECIMAL(20,5) DEFAULT 1.5, e ENUM('x','y','ä') DEFAULT 'ä', j JSON, "+
 			"ts TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6), f DOUBLE, g FLOAT, i BIT(9) DEFAULT 5", "", ", j = JSON_OBJECT('a', a), f = a / 7, g = a / 3"),
 		{db: dbPlain, name: "tä ble/%", extra: ", KEY a (a)", tail: "ENGINE=InnoDB"},
 		{db: dbOdd, name: "odd-näme$", extra: ", KEY a (a)", tail: "ENGINE=InnoDB"},

@@ -144,7 +144,7 @@ func (w *writer) rowWithoutKey(ctx context.Context, t table) error {
 		return w.exec(ctx, "DELETE FROM "+t.ref()+" WHERE id = ?", w.id())
 	}
 	return w.exec(ctx, "INSERT INTO "+t.ref()+" SET id = ?, a = ?, b = ?, c = ?",
-		w.id(), w.rand.IntN(100000), w.text(), w.blob()[:w.rand.IntN(50)])
+		w.id(), w.rand.IntN(100000), w.words(), w.blob()[:w.rand.IntN(50)])
 }
 
 // transaction changes several rows and ends in a rollback one time out of
@@ -203,9 +203,15 @@ var vocabulary = strings.Fields("apple bridge cloud dragon engine forest garden 
 // text is NULL, empty, or a few words.
 func (w *writer) text() any {
 	switch w.rand.IntN(20) {
-	case 0, 1:
+	case 0:
+		return nil
+	case 1:
 		return ""
 	}
+	return w.words()
+}
+
+func (w *writer) words() string {
 	words := make([]string, 1+w.rand.IntN(12))
 	for i := range words {
 		words[i] = vocabulary[w.rand.IntN(len(vocabulary))]

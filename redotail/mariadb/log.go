@@ -231,14 +231,14 @@ func (l *Log) Read(ctx context.Context) (redotail.Piece, error) {
 		if err := l.readRing(data, l.ring.Offset(l.lsn)); err != nil {
 			return redotail.Piece{}, l.failed("read", err)
 		}
-		used, more := l.whole(data)
+		used, why := l.whole(data)
 		if err := l.checkNotLapped(ctx); err != nil {
 			return redotail.Piece{}, err
 		}
 		if used > 0 {
 			return l.accept(data[:used])
 		}
-		if more && l.size < readMax {
+		if errors.Is(why, ondisk.ErrShort) && l.size < readMax {
 			l.size = min(l.size*16, readMax)
 			continue
 		}
@@ -259,7 +259,7 @@ func (l *Log) Read(ctx context.Context) (redotail.Piece, error) {
 			l.size = readMin
 			return redotail.Piece{}, redotail.ErrTip
 		case torn == tornRetries:
-			return redotail.Piece{}, l.damaged(fmt.Errorf("no valid mini-transaction, but the log reaches to LSN %v", onDisk))
+			return redotail.Piece{}, l.damaged(fmt.Errorf("no valid mini-transaction, but the log reaches to LSN %v: %w", onDisk, why))
 		default:
 			torn++
 			if err := l.freshRead(ctx); err != nil {
@@ -270,23 +270,27 @@ func (l *Log) Read(ctx context.Context) (redotail.Piece, error) {
 }
 
 // whole returns how many bytes at the start of data are whole
-// mini-transactions of this lap, and leaves their extents in l.mtrs. more says that there are none because the
-// first one is longer than data.
-func (l *Log) whole(data []byte) (used int, more bool) {
+// mini-transactions of this lap, and leaves their extents in l.mtrs. The error
+// says why there are no more; ErrShort, that data is too short for the next.
+func (l *Log) whole(data []byte) (used int, why error) {
 	l.mtrs = l.mtrs[:0]
 	for used < len(data) {
 		m, err := ondisk.ScanMTR(data[used:], l.header.Encrypted())
 		if err != nil {
-			return used, used == 0 && errors.Is(err, ondisk.ErrShort)
+			return used, err
 		}
 		if m.Marker != l.ring.SeqBit(l.lsn+format.LSN(used+m.MarkerAt)) {
-			return used, false
+			return used, errOtherLap
 		}
 		l.mtrs = append(l.mtrs, extent{int32(m.MarkerAt), int32(m.Size)})
 		used += m.Size
 	}
-	return used, false
+	return used, ondisk.ErrShort
 }
+
+// errOtherLap says that a mini-transaction was written on another lap around
+// the ring.
+var errOtherLap = errors.New("mini-transaction of another lap")
 
 // accept moves the position behind data, which is whole and was not
 // overwritten, and makes a piece of it.

@@ -1,0 +1,205 @@
+package servertest
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"golang.org/x/sync/errgroup"
+)
+
+// Storm is a running load of DDL: tables of every engine are created, filled,
+// altered in every way, renamed, swapped, truncated, exchanged with partitions,
+// discarded and imported, and dropped, without end. It goes beside a Load.
+type Storm struct {
+	stop    context.CancelFunc
+	workers errgroup.Group
+}
+
+// stormEngines each have a worker of their own, in a database of its own.
+var stormEngines = []struct{ name, options string }{
+	{"innodb", "ENGINE=InnoDB"},
+	{"zip", "ENGINE=InnoDB ROW_FORMAT=COMPRESSED KEY_BLOCK_SIZE=8"},
+	{"aria", "ENGINE=Aria TRANSACTIONAL=1"},
+	{"aria0", "ENGINE=Aria TRANSACTIONAL=0"},
+	{"myisam", "ENGINE=MyISAM"},
+	{"parts", "ENGINE=InnoDB"},
+}
+
+// StartStorm begins the storm; only some engines if names are given.
+func (s *Server) StartStorm(ctx context.Context, seed uint64, only ...string) (*Storm, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	st := &Storm{stop: cancel}
+	for i, e := range stormEngines {
+		if len(only) > 0 && !slices.Contains(only, e.name) {
+			continue
+		}
+		conn, err := s.db.Conn(ctx)
+		if err != nil {
+			cancel()
+			return nil, fmt.Errorf("start storm: %w", err)
+		}
+		w := &stormWorker{server: s, conn: conn, engine: e.name, options: e.options, rand: rand.New(rand.NewPCG(seed, uint64(i))), db: "storm_" + e.name}
+		st.workers.Go(func() error { return w.run(ctx) })
+	}
+	return st, nil
+}
+
+// Stop ends the storm after the statements under way.
+func (st *Storm) Stop() error {
+	st.stop()
+	return st.workers.Wait()
+}
+
+type stormWorker struct {
+	server  *Server
+	conn    *sql.Conn
+	engine  string
+	options string
+	db      string
+	rand    *rand.Rand
+	n       int
+}
+
+func (w *stormWorker) run(ctx context.Context) error {
+	work := context.WithoutCancel(ctx)
+	defer discard(w.conn)
+	// A backup holds DDL up for a moment; a test that hangs is none.
+	if err := w.do(work, "SET SESSION lock_wait_timeout = 120"); err != nil {
+		return err
+	}
+	if err := w.do(work, "CREATE DATABASE IF NOT EXISTS "+w.db); err != nil {
+		return err
+	}
+	for ctx.Err() == nil {
+		if err := w.step(work); err != nil {
+			return fmt.Errorf("storm of %s: %w", w.engine, err)
+		}
+		time.Sleep(time.Duration(w.rand.IntN(10)) * time.Millisecond)
+	}
+	return nil
+}
+
+// names the tables of a worker have: few, so that they are reused at once.
+var stormNames = []string{"a", "b", "c", "d", "ä $"}
+
+func (w *stormWorker) name() string {
+	return ident(w.db) + "." + ident(stormNames[w.rand.IntN(len(stormNames))])
+}
+
+func (w *stormWorker) step(ctx context.Context) error {
+	t := w.name()
+	options := w.options
+	if w.engine == "parts" && w.rand.IntN(2) == 0 {
+		options += " PARTITION BY HASH (id) PARTITIONS 3"
+	}
+	all := []func() error{
+		func() error { return w.create(ctx, t, options) },
+		func() error { return w.create(ctx, t, options) },
+		func() error { return w.fill(ctx, t) },
+		func() error { return w.fill(ctx, t) },
+		func() error { return w.fill(ctx, t) },
+		func() error { return w.do(ctx, "DROP TABLE IF EXISTS "+t) },
+		func() error { return w.do(ctx, "TRUNCATE TABLE "+t) },
+		func() error { return w.do(ctx, "RENAME TABLE "+t+" TO "+w.name()) },
+		func() error { return w.swap(ctx, t) },
+		func() error {
+			return w.do(ctx, fmt.Sprintf("ALTER TABLE %s ADD COLUMN x%d INT DEFAULT 7", t, w.rand.IntN(4)))
+		},
+		func() error {
+			return w.do(ctx, fmt.Sprintf("ALTER TABLE %s DROP COLUMN x%d", t, w.rand.IntN(4)))
+		},
+		func() error {
+			return w.do(ctx, fmt.Sprintf("ALTER TABLE %s ADD INDEX i%d (a)", t, w.rand.IntN(3)))
+		},
+		func() error {
+			return w.do(ctx, fmt.Sprintf("ALTER TABLE %s DROP INDEX i%d", t, w.rand.IntN(3)))
+		},
+		func() error { return w.do(ctx, "ALTER TABLE "+t+" FORCE, ALGORITHM=COPY") },
+		func() error { return w.do(ctx, "OPTIMIZE TABLE "+t) },
+		func() error { return w.database(ctx) },
+		func() error { return w.view(ctx, t) },
+		func() error { return w.trigger(ctx, t) },
+	}
+	if w.engine == "innodb" {
+		all = append(all, func() error { return w.do(ctx, "ALTER TABLE "+t+" FORCE, ALGORITHM=INPLACE") })
+	}
+	if w.engine == "parts" {
+		all = append(all, func() error { return w.exchange(ctx, t) }, func() error {
+			return w.do(ctx, "ALTER TABLE "+t+" TRUNCATE PARTITION p1")
+		})
+	}
+	return all[w.rand.IntN(len(all))]()
+}
+
+func (w *stormWorker) create(ctx context.Context, t, options string) error {
+	return w.do(ctx, "CREATE TABLE IF NOT EXISTS "+t+" (id INT NOT NULL PRIMARY KEY, a INT, b VARCHAR(300)) "+options)
+}
+
+func (w *stormWorker) fill(ctx context.Context, t string) error {
+	from := w.rand.IntN(2000)
+	return w.do(ctx, fmt.Sprintf("INSERT IGNORE INTO %s (id, a, b) SELECT seq, seq %% 77, REPEAT(MD5(seq), 6) FROM seq_%d_to_%d", t, from, from+w.rand.IntN(600)))
+}
+
+func (w *stormWorker) swap(ctx context.Context, t string) error {
+	other, spare := w.name(), ident(w.db)+".spare"
+	if other == t {
+		return nil
+	}
+	return w.do(ctx, "RENAME TABLE "+t+" TO "+spare+", "+other+" TO "+t+", "+spare+" TO "+other)
+}
+
+// database creates or drops a database with a table in it, or moves a table
+// there.
+func (w *stormWorker) database(ctx context.Context) error {
+	db := ident(fmt.Sprintf("%s_%d", w.db, w.rand.IntN(2)))
+	switch w.rand.IntN(3) {
+	case 0:
+		return w.do(ctx, "DROP DATABASE IF EXISTS "+db)
+	case 1:
+		return w.do(ctx, "RENAME TABLE "+w.name()+" TO "+db+".moved")
+	}
+	if err := w.do(ctx, "CREATE DATABASE IF NOT EXISTS "+db); err != nil {
+		return err
+	}
+	return w.create(ctx, db+".t", w.options)
+}
+
+func (w *stormWorker) view(ctx context.Context, t string) error {
+	v := ident(w.db) + ".v" + fmt.Sprint(w.rand.IntN(2))
+	if w.rand.IntN(2) == 0 {
+		return w.do(ctx, "DROP VIEW IF EXISTS "+v)
+	}
+	return w.do(ctx, "CREATE OR REPLACE VIEW "+v+" AS SELECT id FROM "+t)
+}
+
+func (w *stormWorker) trigger(ctx context.Context, t string) error {
+	if w.rand.IntN(2) == 0 {
+		return w.do(ctx, "DROP TRIGGER IF EXISTS "+ident(w.db)+".tr")
+	}
+	return w.do(ctx, "CREATE TRIGGER "+ident(w.db)+".tr BEFORE INSERT ON "+t+" FOR EACH ROW SET NEW.a = NEW.a + 1")
+}
+
+func (w *stormWorker) exchange(ctx context.Context, t string) error {
+	single := w.name()
+	return w.do(ctx, "ALTER TABLE "+t+" EXCHANGE PARTITION p1 WITH TABLE "+single+" WITHOUT VALIDATION")
+}
+
+// do executes a statement. Most errors are the storm's nature: a table that is
+// not there, a column that is. Those of a broken server are not.
+func (w *stormWorker) do(ctx context.Context, q string) error {
+	w.n++
+	_, err := w.conn.ExecContext(ctx, q)
+	if _, refused := errors.AsType[*mysql.MySQLError](err); refused {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%.200s: %w", q, err)
+	}
+	return nil
+}
