@@ -184,7 +184,8 @@ const (
 	// MaxPath bounds a path, in bytes; MaxPathElement each of its elements.
 	MaxPath        = 4096
 	MaxPathElement = 255
-	// MaxFiles bounds the number of files in an archive.
+	// MaxFiles bounds the number of files in an archive, and that of entries
+	// in its manifest.
 	MaxFiles = 1 << 24
 	// MaxOpenFiles bounds the files announced and not yet closed at any
 	// point of the stream.

@@ -120,6 +120,15 @@ const (
 	KindFile       FileKind = "file"       // any other file
 )
 
+// ofFile reports whether it is the kind of something that travels in frames.
+func (k FileKind) ofFile() bool {
+	switch k {
+	case KindTablespace, KindSystem, KindUndo, KindFile:
+		return true
+	}
+	return false
+}
+
 // File is one entry of the manifest.
 type File struct {
 	// No is the number used in the frames; 0 for a directory.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"unicode/utf8"
 )
 
 // The manifest is one JSON document written in lines (SPEC.md §5.1): the first
@@ -98,7 +99,7 @@ func ReadManifest(r io.Reader) (*Manifest, error) {
 
 type manifestDecoder struct {
 	r    *bufio.Reader
-	line int
+	line int  // from 1
 	last bool // the previous file line had no comma: only filesClose may follow
 }
 
@@ -130,7 +131,7 @@ func (d *manifestDecoder) head() (*Manifest, error) {
 		return nil, d.damaged(errors.New("not the first line of a manifest"))
 	}
 	m := new(Manifest)
-	if err := json.Unmarshal(append(rest, '}'), m); err != nil {
+	if err := unmarshal(append(rest, '}'), m); err != nil {
 		return nil, d.damaged(err)
 	}
 	if m.Format != manifestVersion {
@@ -150,16 +151,31 @@ func (d *manifestDecoder) file() (*File, error) {
 	if d.last {
 		return nil, d.damaged(errors.New("the list of files should have ended"))
 	}
+	if d.line > MaxFiles+1 { // the first line has no file
+		return nil, d.damaged(fmt.Errorf("more than %d files", MaxFiles))
+	}
 	b, more := bytes.CutSuffix(b, []byte(","))
 	d.last = !more
 	f := new(File)
-	if err := json.Unmarshal(b, f); err != nil {
+	if err := unmarshal(b, f); err != nil {
 		return nil, d.damaged(err)
 	}
 	if err := checkEntry(f); err != nil {
 		return nil, d.damaged(err)
 	}
 	return f, nil
+}
+
+// unmarshal is json.Unmarshal for what must be UTF-8 and an object; the package
+// would mend the one and take null for the other.
+func unmarshal(b []byte, v any) error {
+	if !utf8.Valid(b) {
+		return errors.New("not UTF-8")
+	}
+	if b = bytes.TrimLeft(b, " \t\r\n"); len(b) == 0 || b[0] != '{' {
+		return errors.New("not a JSON object")
+	}
+	return json.Unmarshal(b, v)
 }
 
 // tail makes sure that nothing follows the last line.
@@ -186,13 +202,12 @@ func checkEntry(f *File) error {
 			return fmt.Errorf("directory %q with a number, a size or a tablespace", f.Path)
 		}
 		return nil
-	case KindTablespace, KindSystem, KindUndo:
-		if f.Space == nil {
-			return fmt.Errorf("file %q of kind %s without a tablespace", f.Path, f.Kind)
-		}
-	case KindFile:
-	default:
+	}
+	if !f.Kind.ofFile() {
 		return fmt.Errorf("%w: file %q of kind %q", ErrUnsupported, f.Path, f.Kind)
+	}
+	if f.Kind != KindFile && f.Space == nil {
+		return fmt.Errorf("file %q of kind %s without a tablespace", f.Path, f.Kind)
 	}
 	if f.No == 0 || f.No > MaxFiles {
 		return fmt.Errorf("file %q with number %d", f.Path, f.No)

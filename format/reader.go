@@ -2,7 +2,6 @@ package format
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -59,11 +58,12 @@ type Reader struct {
 	stop  chan struct{}
 	close sync.Once
 
-	s               *stream
-	off             int64  // archive offset of the frame taken next
-	manifest, index uint64 // as in the END frame
-	totals          Totals
-	err             error // sticks
+	s        *stream
+	off      int64  // archive offset of the frame taken next
+	manifest uint64 // as in the END frame
+	index    indexCheck
+	totals   Totals
+	err      error // sticks
 }
 
 // ReaderOptions of NewReader. The zero value works.
@@ -298,11 +298,11 @@ func (r *Reader) take(f *Frame, h *frameHeader, head []byte) error {
 	if h.typ == FrameManifest && r.manifest == 0 {
 		r.manifest = uint64(r.off)
 	}
+	r.index.frame(h, r.off)
 	if h.typ == FrameIndex {
-		if err := r.checkIndex(f); err != nil {
+		if err := r.index.compare(f.Bytes(), r.off); err != nil {
 			return r.damaged(0, err)
 		}
-		r.index = uint64(r.off)
 	}
 	r.off += frameHeaderSize + int64(h.stored)
 	return nil
@@ -311,10 +311,13 @@ func (r *Reader) take(f *Frame, h *frameHeader, head []byte) error {
 // parseProvisional reads the payload of a FILE frame into the frame.
 func (f *Frame) parseProvisional() error {
 	var p provisional
-	if err := json.Unmarshal(f.Bytes(), &p); err != nil {
+	if err := unmarshal(f.Bytes(), &p); err != nil {
 		return fmt.Errorf("FILE frame: %w", err)
 	}
 	f.Path, f.Kind, f.Space = p.Path, p.Kind, p.Space
+	if !p.Kind.ofFile() {
+		return fmt.Errorf("FILE frame: %w: kind %q", ErrUnsupported, p.Kind)
+	}
 	return CheckPath(p.Path)
 }
 
@@ -325,28 +328,13 @@ func (r *Reader) finish(e endPayload) error {
 	if e.digest != r.s.sum() {
 		return r.damaged(0, errors.New("END frame: the digest over the frame headers does not match"))
 	}
-	if e.manifest != r.manifest || e.index != r.index {
-		return r.damaged(0, fmt.Errorf("END frame: manifest at %d, index at %d, found them at %d and %d", e.manifest, e.index, r.manifest, r.index))
+	if e.manifest != r.manifest || e.index != r.index.last {
+		return r.damaged(0, fmt.Errorf("END frame: manifest at %d, index at %d, found them at %d and %d", e.manifest, e.index, r.manifest, r.index.last))
+	}
+	if err := r.index.complete(); err != nil {
+		return r.damaged(0, err)
 	}
 	r.totals = e.totals
-	return nil
-}
-
-// checkIndex compares what an INDEX frame can be compared with: its
-// predecessor, and that it points back. The entries themselves serve readers
-// that jump; what they find there is checked where they find it.
-func (r *Reader) checkIndex(f *Frame) error {
-	before, places := parseIndex(f.Bytes())
-	if before != r.index {
-		return fmt.Errorf("INDEX frame: the one before is at %d, not at %d", r.index, before)
-	}
-	last := before
-	for _, p := range places {
-		if p.at <= last || p.at >= uint64(r.off) || p.file > r.s.files {
-			return fmt.Errorf("INDEX frame: entry for file %d at %d", p.file, p.at)
-		}
-		last = p.at
-	}
 	return nil
 }
 

@@ -27,11 +27,11 @@ type Scanner struct {
 	report func(Problem)
 	// lost are files that frames went missing of: more complaints about them
 	// say nothing new.
-	lost map[FileNo]bool
-	end  *endPayload
-	// manifest and index as in the END frame.
-	manifest, index uint64
-	damaged         bool // something was reported already
+	lost     map[FileNo]bool
+	end      *endPayload
+	manifest uint64 // as in the END frame
+	index    indexCheck
+	damaged  bool // something was reported already
 }
 
 // scanBuffer holds the largest frame, so that damage can be looked at without
@@ -65,6 +65,9 @@ func (s *Scanner) Totals() Totals { return s.s.totals }
 // those of the underlying reader.
 func (s *Scanner) Next() (*Frame, error) {
 	for {
+		if s.s.ended {
+			return nil, s.afterEnd()
+		}
 		h, head, err := s.header()
 		if err != nil {
 			return nil, err
@@ -85,6 +88,19 @@ func (s *Scanner) Next() (*Frame, error) {
 		}
 		f.Release()
 	}
+}
+
+// afterEnd reads on to the end of the input, which should be here.
+func (s *Scanner) afterEnd() error {
+	n, err := io.Copy(io.Discard, s.r)
+	if err != nil {
+		return fmt.Errorf("read archive: %w", err)
+	}
+	if n > 0 {
+		s.report(Problem{s.off, fmt.Errorf("something follows the end frame: %d bytes", n)})
+	}
+	s.off += n
+	return io.EOF
 }
 
 // header finds the next sound frame header and consumes it.
@@ -216,13 +232,17 @@ func (s *Scanner) take(f *Frame, h *frameHeader, head []byte, at int64) {
 		s.mark(h.file)
 		s.recover(h)
 	}
+	s.index.frame(h, at)
 	switch {
 	case h.typ == FrameClose:
 		delete(s.lost, h.file)
 	case h.typ == FrameManifest && s.manifest == 0:
 		s.manifest = uint64(at)
 	case h.typ == FrameIndex:
-		s.index = uint64(at)
+		// Where frames are missing the index must differ.
+		if err := s.index.compare(f.Bytes(), at); err != nil && !s.damaged {
+			s.report(Problem{at, err})
+		}
 	case h.typ == FrameEnd:
 		s.compareEnd(decodeEnd(f.Bytes()), at)
 	}
@@ -259,7 +279,10 @@ func (s *Scanner) compareEnd(e endPayload, at int64) {
 	if e.digest != s.s.sum() {
 		s.report(Problem{at, errors.New("END frame: the digest over the frame headers does not match")})
 	}
-	if e.manifest != s.manifest || e.index != s.index {
-		s.report(Problem{at, fmt.Errorf("END frame: manifest at %d, index at %d, found them at %d and %d", e.manifest, e.index, s.manifest, s.index)})
+	if e.manifest != s.manifest || e.index != s.index.last {
+		s.report(Problem{at, fmt.Errorf("END frame: manifest at %d, index at %d, found them at %d and %d", e.manifest, e.index, s.manifest, s.index.last)})
+	}
+	if err := s.index.complete(); err != nil {
+		s.report(Problem{at, err})
 	}
 }

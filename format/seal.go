@@ -1,6 +1,7 @@
 package format
 
 import (
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"runtime"
@@ -95,6 +96,39 @@ var decoder = sync.OnceValues(func() (*zstd.Decoder, error) {
 		zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderLowmem(true), zstd.IgnoreChecksum(true))
 })
 
+// oneZstdFrame walks over the blocks of p (RFC 8878 §3.1.1) and makes sure that
+// p is one frame and nothing else: the decoder would take several, and any
+// number of frames to be skipped between them.
+func oneZstdFrame(p []byte) error {
+	var h zstd.Header
+	if err := h.Decode(p); err != nil {
+		return err
+	}
+	if h.Skippable || h.DictionaryID != 0 {
+		return errors.New("a zstd frame to be skipped, or one with a dictionary")
+	}
+	at := h.HeaderSize
+	for last := false; !last; {
+		if len(p)-at < 3 {
+			return errors.New("cut within a zstd block")
+		}
+		block := int(p[at]) | int(p[at+1])<<8 | int(p[at+2])<<16
+		const rle = 1
+		size := block >> 3
+		if block>>1&3 == rle {
+			size = 1
+		}
+		at, last = at+3+size, block&1 != 0
+	}
+	if h.HasCheckSum {
+		at += 4
+	}
+	if at != len(p) {
+		return fmt.Errorf("a zstd frame of %d bytes in a payload of %d", at, len(p))
+	}
+	return nil
+}
+
 // open checks the stored payload in b and returns the buffer with the raw one:
 // b itself, or a new one and b is released. On an error b is still the
 // caller's.
@@ -108,6 +142,9 @@ func open(h *frameHeader, b *Buffer) (*Buffer, error) {
 	dec, err := decoder()
 	if err != nil {
 		return b, err
+	}
+	if err := oneZstdFrame(b.Bytes()); err != nil {
+		return b, fmt.Errorf("%s frame: decompress: %w", h.typ, err)
 	}
 	out := bufferFor(int(h.rawLen))
 	raw, err := dec.DecodeAll(b.Bytes(), out.Space()[:0:h.rawLen])
