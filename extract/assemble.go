@@ -22,7 +22,7 @@ func (t *target) assemble(ctx context.Context, got *arrival) (*Report, error) {
 	if _, err := t.manifest.Seek(0, io.SeekStart); err != nil {
 		return nil, err
 	}
-	a := &assembly{t: t, got: got}
+	a := &assembly{t: t, got: got, seen: format.NewEntries()}
 	m, err := format.DecodeManifest(t.manifest, func(f *format.File) error {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
@@ -51,7 +51,7 @@ func (t *target) assemble(ctx context.Context, got *arrival) (*Report, error) {
 			return nil, err
 		}
 	}
-	if err := a.dirModes(); err != nil {
+	if err := a.attributes(ctx, m); err != nil {
 		return nil, err
 	}
 	if err := t.chmodAll(); err != nil {
@@ -68,16 +68,11 @@ const logName = "ib_logfile0"
 type assembly struct {
 	t      *target
 	got    *arrival
-	files  int // named and kept
-	left   int // named, but not wanted
-	dirs   []dirMode
-	system string        // top-level name of the first file of the system tablespace
+	files  int    // named and kept
+	left   int    // named, but not wanted
+	system string // top-level name of the first file of the system tablespace
+	seen   *format.Entries
 	kept   []format.File // entries kept, if not all are
-}
-
-type dirMode struct {
-	path string
-	mode fs.FileMode
 }
 
 // entry makes one entry of the manifest real.
@@ -86,6 +81,7 @@ func (a *assembly) entry(f *format.File) error {
 		return incomplete("file %q has a name that extraction itself uses", f.Path)
 	}
 	p := treeDir + "/" + f.Path
+	a.seen.Add(f)
 	if a.t.opt.Only != nil {
 		if f.Kind == format.KindDir {
 			return nil
@@ -96,8 +92,7 @@ func (a *assembly) entry(f *format.File) error {
 		a.kept = append(a.kept, *f)
 	}
 	if f.Kind == format.KindDir {
-		a.dirs = append(a.dirs, dirMode{p, fs.FileMode(f.Mode) & fs.ModePerm})
-		return a.t.stage.MkdirAll(p, 0o700)
+		return a.makeDir(f, p)
 	}
 	if err := a.arrived(f); err != nil {
 		return err
@@ -116,6 +111,15 @@ func (a *assembly) entry(f *format.File) error {
 	}
 	a.files++
 	return a.t.stage.Chmod(p, fs.FileMode(f.Mode)&fs.ModePerm)
+}
+
+// makeDir makes a directory, which may be there already because something in it
+// came first.
+func (a *assembly) makeDir(f *format.File, p string) error {
+	if st, err := a.t.stage.Lstat(p); err == nil && !st.IsDir() {
+		return incomplete("%q is a file and a directory", f.Path)
+	}
+	return a.t.stage.MkdirAll(p, 0o700)
 }
 
 // reserved names are written by extraction itself, or would look like its own
@@ -185,24 +189,17 @@ func (a *assembly) complete(m *format.Manifest) error {
 	if left := a.unnamed(); a.t.opt.Only == nil && left != m.Discarded {
 		return incomplete("%d files arrived that it does not name, %d announced", left, m.Discarded)
 	}
-	if m.Backup == nil {
-		if a.got.redoTo != 0 {
-			return incomplete("redo arrived, but it describes no backup")
-		}
-		return nil
+	if err := a.seen.Check(); err != nil {
+		return incomplete("%w", err)
 	}
-	if a.system == "" && a.t.opt.Only == nil {
+	if b := m.Backup; b != nil && b.Redo.Format != mariadb.FormatName {
+		return fmt.Errorf("%w: redo format %q", format.ErrUnsupported, b.Redo.Format)
+	}
+	if m.Backup != nil && a.system == "" && a.t.opt.Only == nil {
 		return incomplete("no system tablespace")
 	}
-	redo := m.Backup.Redo
-	if redo.Format != mariadb.FormatName {
-		return fmt.Errorf("%w: redo format %q", format.ErrUnsupported, redo.Format)
-	}
-	if a.got.redoTo == 0 || a.got.redoFrom != redo.CheckpointLSN || a.got.redoTo != redo.EndLSN {
-		return incomplete("redo from LSN %d to %d announced, %d to %d arrived", redo.CheckpointLSN, redo.EndLSN, a.got.redoFrom, a.got.redoTo)
-	}
-	if redo.CheckpointEndLSN < redo.CheckpointLSN || redo.CheckpointEndLSN >= redo.EndLSN {
-		return incomplete("FILE_CHECKPOINT at LSN %d is outside the redo from %d to %d", redo.CheckpointEndLSN, redo.CheckpointLSN, redo.EndLSN)
+	if err := m.CheckRedo(a.got.redoFrom, a.got.redoTo); err != nil {
+		return incomplete("%w", err)
 	}
 	return nil
 }
@@ -245,16 +242,34 @@ func (a *assembly) infoFiles(m *format.Manifest) error {
 	return nil
 }
 
-// dirModes comes after the files, children before parents: a directory's mode
-// may forbid what is still to be done in it.
-func (a *assembly) dirModes() error {
-	for _, d := range slices.Backward(a.dirs) {
-		// The owner can always work in it: the tree is not published yet.
-		if err := a.t.stage.Chmod(d.path, d.mode|0o700); err != nil {
-			return err
-		}
+// attributes reads the manifest again, once everything has its place, and gives
+// directories their modes and, in an archive of ordinary files, all entries
+// their times. A server's files keep the time of the restore: to those who look
+// at a restored data directory it says more.
+func (a *assembly) attributes(ctx context.Context, m *format.Manifest) error {
+	if _, err := a.t.manifest.Seek(0, io.SeekStart); err != nil {
+		return err
 	}
-	return nil
+	_, err := format.DecodeManifest(a.t.manifest, func(f *format.File) error {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		if only := a.t.opt.Only; only != nil && (f.Kind == format.KindDir || !only(f.Path)) {
+			return nil
+		}
+		p := treeDir + "/" + f.Path
+		if f.Kind == format.KindDir {
+			// The owner can always work in it: the tree is not published yet.
+			if err := a.t.stage.Chmod(p, fs.FileMode(f.Mode)&fs.ModePerm|0o700); err != nil {
+				return err
+			}
+		}
+		if m.Backup != nil || f.ModTime.IsZero() {
+			return nil
+		}
+		return a.t.stage.Chtimes(p, f.ModTime, f.ModTime)
+	})
+	return err
 }
 
 // chmodAll opens the files extraction itself wrote to the group, as the

@@ -15,6 +15,8 @@ packages=(
   age                     # the peer for encryption
   zstd                    # the peer for compression
   openssh-server          # the ssh pipeline, on a loopback port
+  python3-minimal         # the independent reader of archives
+  strace                  # counts what is read
 )
 
 if ! command -v go >/dev/null; then

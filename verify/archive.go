@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
+	"github.com/xbstream/xbstream/internal/innodb/mariadb"
 )
 
 // Report is what a verification found.
@@ -35,8 +37,8 @@ func (r *Report) problem(msg string, args ...any) {
 // Archive verifies the archive that r holds. Errors are those of r, or say that
 // r is no archive at all.
 func Archive(ctx context.Context, r io.Reader) (*Report, error) {
-	v := &archive{files: map[format.FileNo]*file{}}
-	s, err := format.NewScanner(r, func(p format.Problem) { v.rep.problem("%v", p) })
+	v := &archive{files: map[format.FileNo]*file{}, seen: format.NewEntries()}
+	s, err := format.NewScanner(r, func(p format.Problem) { v.problem("%v", p) })
 	if err != nil {
 		return nil, err
 	}
@@ -60,28 +62,34 @@ func Archive(ctx context.Context, r io.Reader) (*Report, error) {
 
 // archive is one verification.
 type archive struct {
-	rep    Report
-	files  map[format.FileNo]*file // open
-	closed []closed                // by number, from 1
+	files map[format.FileNo]*file // open
+
+	// mu guards what the frames and the manifest, which is decoded in a
+	// goroutine of its own, both touch.
+	mu    sync.Mutex
+	rep   Report
+	sizes []int64 // of file n at n-1, or unknown or named
+
+	seen   *format.Entries
+	named  int  // files in the manifest
+	system bool // the first file of the system tablespace is among them
 	// newest page of all
 	newest     format.LSN
 	newestFile string
 	redoFrom   format.LSN
 	redoTo     format.LSN
-	entries    []entry // of the manifest
 }
 
-// closed is what is remembered of a file until the manifest comes.
-type closed struct {
-	size  int64
-	known bool
-}
+// Sizes that are none.
+const (
+	unknown = -1 - iota // never closed
+	named               // compared with the manifest
+)
 
-// entry is what is remembered of the manifest until the end.
-type entry struct {
-	no   format.FileNo
-	size int64
-	path string
+func (v *archive) problem(msg string, args ...any) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.rep.problem(msg, args...)
 }
 
 func (v *archive) frames(ctx context.Context, s *format.Scanner, manifest io.Writer) error {
@@ -107,7 +115,7 @@ func (v *archive) frame(f *format.Frame, manifest io.Writer) {
 		v.begin(f)
 	case format.FrameData, format.FrameHole:
 		if o := v.files[f.File]; o != nil {
-			o.take(f, &v.rep)
+			o.take(f, v.problem)
 		}
 		if f.Type == format.FrameData {
 			v.rep.Bytes += f.Len
@@ -127,14 +135,16 @@ func (v *archive) frame(f *format.Frame, manifest io.Writer) {
 
 func (v *archive) begin(f *format.Frame) {
 	v.rep.Files++
-	for len(v.closed) < int(f.File) && len(v.closed) < format.MaxFiles {
-		v.closed = append(v.closed, closed{})
+	v.mu.Lock()
+	for len(v.sizes) < int(f.File) {
+		v.sizes = append(v.sizes, unknown)
 	}
+	v.mu.Unlock()
 	o := &file{path: f.Path}
 	if f.Space != nil && !f.Space.Rebuild {
 		pages, err := innodb.ParseFlags(f.Space.Flags)
 		if err != nil {
-			v.rep.problem("file %q: %v", f.Path, err)
+			v.problem("file %q: %v", f.Path, err)
 		} else {
 			o.pages, o.first, o.parts = &pages, f.Space.FirstPage, map[int64]*part{}
 		}
@@ -145,9 +155,11 @@ func (v *archive) begin(f *format.Frame) {
 }
 
 func (v *archive) close(f *format.Frame) {
-	if n := int(f.File); n <= len(v.closed) && n > 0 {
-		v.closed[n-1] = closed{size: int64(f.Pos), known: true}
+	v.mu.Lock()
+	if n := int(f.File); n <= len(v.sizes) {
+		v.sizes[n-1] = int64(f.Pos)
 	}
+	v.mu.Unlock()
 	o := v.files[f.File]
 	if o == nil {
 		return
@@ -159,16 +171,37 @@ func (v *archive) close(f *format.Frame) {
 	}
 }
 
-// manifest decodes the manifest into what is compared in the end.
+// manifest decodes the manifest and compares it with the files, all of which
+// have come before it.
 func (v *archive) manifest(r io.Reader) error {
 	m, err := format.DecodeManifest(r, func(f *format.File) error {
+		v.seen.Add(f)
 		if f.Kind != format.KindDir {
-			v.entries = append(v.entries, entry{f.No, f.Size, f.Path})
+			v.entry(f)
 		}
 		return nil
 	})
 	v.rep.Manifest = m
 	return err
+}
+
+func (v *archive) entry(f *format.File) {
+	v.named++
+	v.system = v.system || f.Kind == format.KindSystem && f.Space.FirstPage == 0
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	n := int(f.No)
+	if n > len(v.sizes) || v.sizes[n-1] == unknown {
+		v.rep.problem("file %q: number %d did not arrive", f.Path, n)
+		return
+	}
+	switch size := v.sizes[n-1]; {
+	case size == named:
+		v.rep.problem("file %q: number %d belongs to another file as well", f.Path, n)
+	case size != f.Size:
+		v.rep.problem("file %q: %d bytes arrived, the manifest says %d", f.Path, size, f.Size)
+	}
+	v.sizes[n-1] = named
 }
 
 // conclude compares the manifest with what arrived.
@@ -181,17 +214,14 @@ func (v *archive) conclude(s *format.Scanner, merr error) {
 	if m.ArchiveID != s.ID() {
 		v.rep.problem("manifest: belongs to archive %s, this is %s", m.ArchiveID, s.ID())
 	}
-	for _, e := range v.entries {
-		n := int(e.no)
-		switch {
-		case n > len(v.closed) || !v.closed[n-1].known:
-			v.rep.problem("file %q: number %d did not arrive", e.path, n)
-		case v.closed[n-1].size != e.size:
-			v.rep.problem("file %q: %d bytes arrived, the manifest says %d", e.path, v.closed[n-1].size, e.size)
-		}
-	}
-	if left := v.rep.Files - len(v.entries); left != m.Discarded {
+	if left := v.rep.Files - v.named; left != m.Discarded {
 		v.rep.problem("manifest: %d files arrived that it does not name, it says %d", left, m.Discarded)
+	}
+	if err := v.seen.Check(); err != nil {
+		v.rep.problem("manifest: %v", err)
+	}
+	if err := m.CheckRedo(v.redoFrom, v.redoTo); err != nil {
+		v.rep.problem("manifest: %v", err)
 	}
 	v.concludeBackup(m.Backup)
 }
@@ -200,13 +230,19 @@ func (v *archive) concludeBackup(b *format.Backup) {
 	if b == nil {
 		return
 	}
-	if r := b.Redo; v.redoTo == 0 || v.redoFrom != r.CheckpointLSN || v.redoTo != r.EndLSN {
-		v.rep.problem("redo from LSN %d to %d arrived, the manifest says %d to %d", v.redoFrom, v.redoTo, r.CheckpointLSN, r.EndLSN)
+	if !v.system {
+		v.rep.problem("manifest: no system tablespace")
+	}
+	if b.Redo.Format != mariadb.FormatName {
+		v.rep.problem("manifest: %v: redo format %q", format.ErrUnsupported, b.Redo.Format)
 	}
 	if v.newest > b.Redo.EndLSN {
 		v.rep.problem("file %q: a page has LSN %d, newer than the backup's end %d", v.newestFile, v.newest, b.Redo.EndLSN)
 	}
 }
+
+// problemFunc takes a problem in the words of fmt.Sprintf.
+type problemFunc func(msg string, args ...any)
 
 // file is an open file whose pages are checked as they come.
 type file struct {
@@ -230,7 +266,7 @@ const maxBad = 10
 
 // take checks the pages that the frame completes. Frames of one file may come
 // in any order, but each byte comes once.
-func (f *file) take(fr *format.Frame, rep *Report) {
+func (f *file) take(fr *format.Frame, problem problemFunc) {
 	if f.pages == nil {
 		return
 	}
@@ -245,9 +281,9 @@ func (f *file) take(fr *format.Frame, rep *Report) {
 			n = left - left%size
 			f.checked += n / size
 		case n == size:
-			f.check(data[:n], off/size, rep)
+			f.check(data[:n], off/size, problem)
 		default:
-			f.gather(off/size, at, data[:min(n, int64(len(data)))], n, rep)
+			f.gather(off/size, at, data[:min(n, int64(len(data)))], n, problem)
 		}
 		data = data[min(n, int64(len(data))):]
 		off, left = off+n, left-n
@@ -255,7 +291,7 @@ func (f *file) take(fr *format.Frame, rep *Report) {
 }
 
 // gather adds n bytes at at to a page that comes in parts; a hole has no data.
-func (f *file) gather(index, at int64, data []byte, n int64, rep *Report) {
+func (f *file) gather(index, at int64, data []byte, n int64, problem problemFunc) {
 	p := f.parts[index]
 	if p == nil {
 		if len(f.parts) >= format.MaxExtents {
@@ -267,16 +303,16 @@ func (f *file) gather(index, at int64, data []byte, n int64, rep *Report) {
 	copy(p.page[at:], data)
 	if p.have += int(n); p.have >= f.pages.Physical {
 		delete(f.parts, index)
-		f.check(p.page, index, rep)
+		f.check(p.page, index, problem)
 	}
 }
 
-func (f *file) check(page []byte, index int64, rep *Report) {
+func (f *file) check(page []byte, index int64, problem problemFunc) {
 	f.checked++
 	no := f.first + format.PageNo(index)
 	if err := f.pages.Verify(page, no); err != nil {
 		if f.bad++; f.bad <= maxBad {
-			rep.problem("file %q: %v", f.path, err)
+			problem("file %q: %v", f.path, err)
 		}
 		return
 	}

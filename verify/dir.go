@@ -100,13 +100,20 @@ func (d *directory) file(ctx context.Context, f *format.File) error {
 	if err != nil {
 		return err
 	}
-	if f.Kind == format.KindDir || f.Space == nil {
+	if dir := f.Kind == format.KindDir; dir != st.IsDir() || !dir && !st.Mode().IsRegular() {
+		d.problem("file %q is no %s", f.Path, f.Kind)
 		return nil
 	}
-	if st.Size() < f.Size && f.Kind != format.KindUndo {
+	if f.Kind != format.KindUndo && st.Size() < f.Size {
 		d.problem("file %q has %d bytes, the manifest says %d", f.Path, st.Size(), f.Size)
 	}
-	return d.readPages(ctx, f)
+	if f.Space != nil {
+		return d.readPages(ctx, f)
+	}
+	if f.Kind == format.KindFile {
+		d.count(&file{})
+	}
+	return nil
 }
 
 // readPages checks the pages of one file. The format comes from its page 0: a
@@ -132,6 +139,12 @@ func (d *directory) readPages(ctx context.Context, f *format.File) error {
 	}
 	o := &file{path: f.Path, pages: &pages, first: f.Space.FirstPage}
 	err = d.pages(ctx, h, o, f.Kind == format.KindSystem)
+	d.count(o)
+	return err
+}
+
+// count adds a file that was read to the report.
+func (d *directory) count(o *file) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.rep.Files++
@@ -139,7 +152,6 @@ func (d *directory) readPages(ctx context.Context, f *format.File) error {
 	if o.newest > d.newest {
 		d.newest, d.newestFile = o.newest, o.path
 	}
-	return err
 }
 
 func (d *directory) pages(ctx context.Context, r io.Reader, o *file, system bool) error {
@@ -151,7 +163,7 @@ func (d *directory) pages(ctx context.Context, r io.Reader, o *file, system bool
 		for p := b.Space()[:n-n%size]; len(p) > 0; p = p[size:] {
 			no := o.first + format.PageNo(index)
 			if !system || !d.skip[0].Contains(no) && !d.skip[1].Contains(no) {
-				d.checkPage(o, p[:size], index)
+				o.check(p[:size], index, d.problem)
 			}
 			index++
 		}
@@ -159,18 +171,13 @@ func (d *directory) pages(ctx context.Context, r io.Reader, o *file, system bool
 		d.rep.Bytes += int64(n)
 		d.mu.Unlock()
 		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			if n%size != 0 {
+				d.problem("file %q ends within page %d", o.path, o.first+format.PageNo(index))
+			}
 			return nil
 		}
 		if err = errors.Join(err, context.Cause(ctx)); err != nil {
 			return err
 		}
-	}
-}
-
-func (d *directory) checkPage(o *file, page []byte, index int64) {
-	var one Report
-	o.check(page, index, &one)
-	for _, p := range one.Problems {
-		d.problem("%s", p)
 	}
 }
