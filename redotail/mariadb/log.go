@@ -69,11 +69,16 @@ const (
 	// headSize covers the header and both checkpoint blocks.
 	headSize = ondisk.Checkpoint2 + ondisk.CheckpointSize
 
-	// A block that does not check is read again this often, this long apart:
-	// the server writes it within microseconds, so a tenth of a second is
-	// damage.
-	tornRetries = 100
-	tornPause   = time.Millisecond
+	// A block that does not check is read again, this long apart, for as long
+	// as tornPatience. Usually the server has written it within microseconds;
+	// but a write of its whole log buffer can stand still half way when the
+	// kernel makes the server wait for a busy disk, and it is seen half done
+	// for as long. Redo that is really lost is noticed apart from this.
+	tornPause    = time.Millisecond
+	tornPatience = 15 * time.Second
+	// tornHead is the same for the header and the checkpoints, which are
+	// written by themselves.
+	tornHead = time.Second
 )
 
 // Log is a redotail.Log.
@@ -91,10 +96,11 @@ type Log struct {
 	guard []byte     // the bytes before lsn, as they are on disk
 	begun startMark
 
-	size int    // how much to read next
-	buf  []byte // readMax
-	mtrs []extent
-	head []byte // headSize
+	size     int           // how much to read next
+	patience time.Duration // tornPatience, but in tests
+	buf      []byte        // readMax
+	mtrs     []extent
+	head     []byte // headSize
 }
 
 // extent is the shape of one mini-transaction in the buffer.
@@ -105,11 +111,12 @@ type extent struct{ markerAt, size int32 }
 // internal/innodb/mariadb.
 func Open(ctx context.Context, dir string) (*Log, error) {
 	l := &Log{
-		path:  filepath.Join(dir, logName),
-		size:  readMax,
-		buf:   make([]byte, readMax),
-		head:  make([]byte, headSize),
-		guard: make([]byte, guardSize),
+		path:     filepath.Join(dir, logName),
+		size:     readMax,
+		patience: tornPatience,
+		buf:      make([]byte, readMax),
+		head:     make([]byte, headSize),
+		guard:    make([]byte, guardSize),
 	}
 	if err := l.openNewest(ctx); err != nil {
 		return nil, fmt.Errorf("open redo log %s: %w", l.path, err)
@@ -222,7 +229,8 @@ func (l *Log) Close() error { return l.file.Close() }
 // Read implements redotail.Log.
 func (l *Log) Read(ctx context.Context) (redotail.Piece, error) {
 	drained := false
-	for torn := 0; ; {
+	var torn time.Time // since when
+	for {
 		if err := ctx.Err(); err != nil {
 			return redotail.Piece{}, context.Cause(ctx)
 		}
@@ -258,10 +266,12 @@ func (l *Log) Read(ctx context.Context) (redotail.Piece, error) {
 		case onDisk <= l.lsn:
 			l.size = readMin
 			return redotail.Piece{}, redotail.ErrTip
-		case torn == tornRetries:
+		case !torn.IsZero() && time.Since(torn) > l.patience:
 			return redotail.Piece{}, l.damaged(fmt.Errorf("no valid mini-transaction, but the log reaches to LSN %v: %w", onDisk, why))
 		default:
-			torn++
+			if torn.IsZero() {
+				torn = time.Now()
+			}
 			if err := l.freshRead(ctx); err != nil {
 				return redotail.Piece{}, l.failed("read", err)
 			}
@@ -443,9 +453,9 @@ func (l *Log) switchFile(ctx context.Context) error {
 
 // readHead reads header and newest checkpoint, again if they are torn.
 func readHead(ctx context.Context, f *os.File, b []byte) (ondisk.Header, ondisk.Checkpoint, error) {
-	for torn := 0; ; torn++ {
+	for began := time.Now(); ; {
 		h, cp, err := readHeadOnce(f, b)
-		if !errors.Is(err, ondisk.ErrChecksum) && !errors.Is(err, ondisk.ErrNoCheckpoint) || torn == tornRetries {
+		if !errors.Is(err, ondisk.ErrChecksum) && !errors.Is(err, ondisk.ErrNoCheckpoint) || time.Since(began) > tornHead {
 			return h, cp, err
 		}
 		if err := pause(ctx); err != nil {

@@ -266,6 +266,7 @@ func TestDamageBelowTheCheckpointIsNoTip(t *testing.T) {
 	const first = 50000
 	w := newRing(t, plainHeader(first), 65536, first)
 	l := open(t, w.dir)
+	l.patience = 50 * time.Millisecond
 	w.fill(first + 5000)
 	readAll(t, l)
 	at := l.lsn
