@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/xbstream/xbstream/format"
@@ -99,7 +100,7 @@ func (r *Reader) Next() (*format.Frame, error) {
 		return nil, r.err
 	}
 	f := r.pending[0]
-	r.pending = r.pending[1:]
+	r.pending = slices.Delete(r.pending, 0, 1)
 	return f, nil
 }
 

@@ -1,0 +1,158 @@
+package classic_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/xbstream/xbstream/classic"
+	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/servertest"
+)
+
+func TestMain(m *testing.M) { os.Exit(servertest.Main(m)) }
+
+// Real streams of mariabackup, taken while tables are written, made, renamed
+// and dropped, come out as mbstream extracts them, byte for byte.
+func TestBackupsUnderLoad(t *testing.T) {
+	ctx := t.Context()
+	s := servertest.New(t, servertest.Options{LogBin: true})
+	options := servertest.LoadOptions{Writers: 2, Rate: 200}
+	check(t, s.CreateSchema(ctx, options))
+	load, err := s.StartLoad(ctx, options)
+	check(t, err)
+	stop := storm(t, s)
+	seen, failed := map[byte]int{}, 0
+	for _, args := range []string{"--parallel=1", "--parallel=4", "--slave-info", "--compress"} {
+		// mariabackup itself often fails when tables are dropped meanwhile.
+		out, err := backup(t, s, args)
+		if err != nil {
+			failed++
+			refused(t, out)
+			continue
+		}
+		for _, c := range chunks(t, out) {
+			seen[c.typ]++
+		}
+		comparePeer(t, args, out)
+	}
+	stop()
+	last, err := backup(t, s)
+	check(t, err)
+	comparePeer(t, "tables stand still", last)
+	_, err = load.Stop()
+	check(t, err)
+	t.Logf("4 backups under DDL, %d failed; payloads %d, ends %d, seeks %d, renames %d, removes %d",
+		failed, seen['P'], seen['E'], seen['S'], seen['R'], seen['D'])
+	cutBackup(t, last)
+	flipBackup(t, last)
+}
+
+func comparePeer(t *testing.T, what string, s []byte) {
+	t.Helper()
+	got, err := content(bytes.NewReader(s), classic.Options{})
+	check(t, err)
+	same(t, what, got, extracted(t, s))
+	if len(got) < 200 {
+		t.Errorf("%s: only %d files", what, len(got))
+	}
+}
+
+// refused: mariabackup ends the stream of a backup that failed between two
+// chunks, and mbstream is content.
+func refused(t *testing.T, s []byte) {
+	t.Helper()
+	if _, err := content(bytes.NewReader(s), classic.Options{}); !errors.Is(err, classic.ErrIncomplete) {
+		t.Errorf("stream of a failed backup, %d bytes: error is %v", len(s), err)
+	}
+}
+
+// cutBackup cuts a real stream between all chunks, and within some.
+func cutBackup(t *testing.T, s []byte) {
+	rnd := rand.New(rand.NewPCG(3, 4))
+	cuts := 0
+	cut := func(n int) {
+		cuts++
+		err := readAll(s[:n])
+		if !errors.Is(err, format.ErrDamaged) || !errors.Is(err, classic.ErrIncomplete) {
+			t.Errorf("cut after %d of %d bytes: error is %v", n, len(s), err)
+		}
+	}
+	for i, c := range chunks(t, s) {
+		if i > 0 {
+			cut(c.at)
+		}
+		if i%8 == 0 {
+			cut(c.at + 1 + rnd.IntN(c.end-c.at-1))
+		}
+	}
+	t.Logf("%d cuts", cuts)
+}
+
+// flipBackup flips bits of paths and payloads of files that hold something.
+func flipBackup(t *testing.T, s []byte) {
+	rnd := rand.New(rand.NewPCG(5, 6))
+	flips := 0
+	for i, c := range chunks(t, s) {
+		if c.typ != 'P' || i%4 != 0 {
+			continue
+		}
+		payload := c.at + 14 + len(c.path) + 20
+		for _, at := range []int{c.at + 14 + rnd.IntN(len(c.path)), payload + rnd.IntN(c.end-payload)} {
+			flips++
+			bit := byte(1) << rnd.IntN(8)
+			s[at] ^= bit
+			if err := readAll(s); !errors.Is(err, format.ErrDamaged) {
+				t.Errorf("chunk %d (%s): byte %d flipped: error is %v", i, c.path, at-c.at, err)
+			}
+			s[at] ^= bit
+		}
+	}
+	t.Logf("%d flips", flips)
+}
+
+// backup runs mariabackup; the error is that of a backup that failed.
+func backup(t *testing.T, s *servertest.Server, args ...string) ([]byte, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	args = append([]string{"--no-defaults", "--backup", "--stream=xbstream", "--user=root", "--socket=" + s.Socket(), "--target-dir=" + t.TempDir()}, args...)
+	out, err := exec.CommandContext(ctx, "mariabackup", args...).Output()
+	if exit := new(exec.ExitError); err != nil && (!errors.As(err, &exit) || ctx.Err() != nil) {
+		t.Fatalf("mariabackup: %v", err)
+	}
+	return out, err
+}
+
+// storm makes, renames, swaps and drops tables of the engines whose files
+// mariabackup has to rename and remove, until it is stopped.
+func storm(t *testing.T, s *servertest.Server) (stop func()) {
+	t.Helper()
+	check(t, s.Exec(t.Context(), "CREATE DATABASE storm"))
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for w := range 2 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				err := s.Exec(ctx, "USE storm",
+					fmt.Sprintf("CREATE TABLE a%d (a INT) ENGINE=Aria", w), fmt.Sprintf("INSERT INTO a%d VALUES (1)", w),
+					fmt.Sprintf("CREATE TABLE b%d (a INT) ENGINE=MyISAM", w), fmt.Sprintf("RENAME TABLE a%d TO c%d, b%d TO a%d, c%d TO b%d", w, w, w, w, w, w),
+					fmt.Sprintf("ALTER TABLE a%d ADD b INT", w), fmt.Sprintf("CREATE TABLE i%d (a INT PRIMARY KEY) ENGINE=InnoDB", w),
+					fmt.Sprintf("TRUNCATE TABLE b%d", w),
+					fmt.Sprintf("DROP TABLE a%d, b%d, i%d", w, w, w), "DO SLEEP(0.1)")
+				if err != nil && ctx.Err() == nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	return func() { cancel(); wg.Wait() }
+}
