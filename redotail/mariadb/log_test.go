@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/xbstream/xbstream/format"
 	ondisk "github.com/xbstream/xbstream/internal/innodb/mariadb"
