@@ -13,18 +13,19 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/xbstream/xbstream/internal/servertest"
 )
 
 type config struct {
-	bin     string // directory of our binaries
-	dataMB  int64  // size of the data set
-	redoMB  int64  // redo in the directory that is prepared
-	runs    int    // counted runs, after one warm-up
-	only    string // name of the only line to run
-	workers string // -j of ours, "" for the default
+	bin    string // directory of our binaries
+	dataMB int64  // size of the data set
+	redoMB int64  // redo in the directory that is prepared
+	runs   int    // counted runs, after one warm-up
+	tables int    // small tables
+	only   string // name of the only part to run
 }
 
 func main() {
@@ -33,7 +34,8 @@ func main() {
 	flag.Int64Var(&c.dataMB, "mb", 1024, "size of the data set in MiB")
 	flag.Int64Var(&c.redoMB, "redo", 400, "redo of the directory to prepare, in MiB")
 	flag.IntVar(&c.runs, "runs", 5, "counted runs of each command")
-	flag.StringVar(&c.only, "only", "", "run this line only: backup, whole or prepare")
+	flag.IntVar(&c.tables, "tables", 15000, "number of small tables")
+	flag.StringVar(&c.only, "only", "", "run this part only: backup, prepare or tables")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := run(ctx, c)
@@ -57,8 +59,8 @@ func run(ctx context.Context, c config) error {
 	for _, l := range []struct {
 		name string
 		run  func(context.Context, config) error
-	}{{"backup", benchBackup}, {"prepare", benchPrepare}} {
-		if c.only != "" && c.only != l.name && !(l.name == "backup" && c.only == "whole") {
+	}{{"backup", benchBackup}, {"prepare", benchPrepare}, {"tables", benchTables}} {
+		if c.only != "" && c.only != l.name {
 			continue
 		}
 		if err := l.run(ctx, c); err != nil {
@@ -85,11 +87,17 @@ func benchBackup(ctx context.Context, c config) error {
 	}
 	peer := []string{"mariabackup", "--no-defaults", "--backup", "--stream=xbstream", "--user=root", "--socket=" + s.Socket(), "--target-dir=/tmp"}
 	ours := []string{filepath.Join(c.bin, "xbsend"), "--no-defaults", "--user=root", "--socket=" + s.Socket()}
-	if c.only != "whole" {
-		if err := compare(ctx, c, "backup, thrown away", nil,
-			pipeline{peer, {"cat"}}, pipeline{ours, {"cat"}}); err != nil {
-			return err
-		}
+	away := []string{"wc", "-c"}
+	if err := compare(ctx, c, "backup, thrown away", nil, pipeline{peer, away}, pipeline{ours, away}); err != nil {
+		return err
+	}
+	if err := compare(ctx, c, "compressed (peer: zstd -T0 -1)", nil,
+		pipeline{peer, {"zstd", "-q", "-T0", "-1"}, away}, pipeline{append(slices.Clone(ours), "--compress=fast"), away}); err != nil {
+		return err
+	}
+	if err := compare(ctx, c, "encrypted (peer: age)", nil,
+		pipeline{peer, {"age", "-r", benchKey}, away}, pipeline{append(slices.Clone(ours), "-r", benchKey), away}); err != nil {
+		return err
 	}
 	dir, err := servertest.TempDir("bench-whole")
 	if err != nil {
@@ -106,6 +114,34 @@ func benchBackup(ctx context.Context, c config) error {
 		pipeline{peer, {"mbstream", "-x", "-C", target}}.then(
 			pipeline{{"mariabackup", "--no-defaults", "--prepare", "--target-dir=" + target}}, pipeline{{"sync", "-f", target}}),
 		pipeline{ours, {filepath.Join(c.bin, "xbstream"), "-x", "--prepare", "-C", target}})
+}
+
+// benchKey is a public key; nobody has its secret.
+const benchKey = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+
+// benchTables measures a backup of very many small tables.
+func benchTables(ctx context.Context, c config) error {
+	s, err := servertest.Start(ctx, servertest.Options{LogFileSize: 512 << 20,
+		Args: []string{"--innodb-buffer-pool-size=1G", "--innodb-flush-log-at-trx-commit=0", "--open-files-limit=65000", "--table-open-cache=30000"}})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	statements := []string{"CREATE DATABASE many", "USE many"}
+	for i := range c.tables {
+		statements = append(statements, fmt.Sprintf("CREATE TABLE t%d (id INT PRIMARY KEY, a INT) ENGINE=InnoDB", i))
+	}
+	if err := s.Exec(ctx, statements...); err != nil {
+		return err
+	}
+	if err := settle(ctx, s); err != nil {
+		return err
+	}
+	// The peer keeps a descriptor for each table.
+	peer := []string{"sh", "-c", `ulimit -n $(ulimit -Hn); exec "$@"`, "sh", "mariabackup", "--no-defaults", "--backup", "--stream=xbstream", "--user=root", "--socket=" + s.Socket(), "--target-dir=/tmp"}
+	ours := []string{"prlimit", "--nofile=256", filepath.Join(c.bin, "xbsend"), "--no-defaults", "--user=root", "--socket=" + s.Socket()}
+	return compare(ctx, c, fmt.Sprintf("%d small tables (ours: 256 open files)", c.tables), nil,
+		pipeline{peer, {"wc", "-c"}}, pipeline{ours, {"wc", "-c"}})
 }
 
 // settle waits until the server has written what it has to write, so that no
@@ -135,7 +171,7 @@ func benchPrepare(ctx context.Context, c config) error {
 	if err := compare(ctx, c, name+", peer's default memory", fresh, pipeline{peer}.then(pipeline{{"sync", "-f", work}}), ours); err != nil {
 		return err
 	}
-	big := append(append([]string{}, peer...), "--use-memory=1G")
+	big := append(slices.Clone(peer), "--use-memory=1G")
 	return compare(ctx, c, name+", peer with 1G", fresh, pipeline{big}.then(pipeline{{"sync", "-f", work}}), ours)
 }
 

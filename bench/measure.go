@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -16,8 +17,8 @@ import (
 	"github.com/xbstream/xbstream/internal/servertest"
 )
 
-// pipeline is a row of commands, each reading what the one before writes. The
-// output of the last one is thrown away.
+// pipeline is a row of commands, each reading what the one before writes. Where
+// the last one prints a number, that is the size of what was made.
 type pipeline [][]string
 
 // steps are pipelines run one after the other, measured as one.
@@ -29,6 +30,7 @@ func (p pipeline) then(more ...pipeline) steps { return append(steps{p}, more...
 type cost struct {
 	wall, cpu time.Duration
 	rss       int64 // of the largest process, in bytes
+	size      int64 // of what was made, in bytes, 0 if nobody counted
 }
 
 const header = `| work | | peer | ours | ratio |
@@ -66,6 +68,9 @@ func report(name string, costs [2][]cost) {
 	seconds := func(v float64) string { return fmt.Sprintf("%.2f s", v) }
 	row("wall", func(c cost) float64 { return c.wall.Seconds() }, seconds)
 	row("CPU", func(c cost) float64 { return c.cpu.Seconds() }, seconds)
+	if costs[0][0].size > 0 {
+		row("size", func(c cost) float64 { return float64(c.size) }, func(v float64) string { return humanize.IBytes(uint64(v)) })
+	}
 	row("peak RSS", func(c cost) float64 { return float64(c.rss) }, func(v float64) string { return humanize.IBytes(uint64(v)) })
 }
 
@@ -92,6 +97,7 @@ func measure(ctx context.Context, what any) (cost, error) {
 		sum.wall += c.wall
 		sum.cpu += c.cpu
 		sum.rss = max(sum.rss, c.rss)
+		sum.size += c.size
 	}
 	return sum, nil
 }
@@ -114,6 +120,8 @@ func (p pipeline) run(ctx context.Context) (cost, error) {
 			open = append(open, r, w)
 		}
 	}
+	var last strings.Builder
+	cmds[len(cmds)-1].Stdout = &last
 	start := time.Now()
 	for _, c := range cmds {
 		if err := c.Start(); err != nil {
@@ -124,16 +132,56 @@ func (p pipeline) run(ctx context.Context) (cost, error) {
 		o.Close()
 	}
 	var got cost
+	stop := watchRSS(cmds, &got.rss)
 	for i, c := range cmds {
 		if err := c.Wait(); err != nil {
+			stop()
 			return cost{}, fmt.Errorf("%s: %w: %s", strings.Join(p[i], " "), err, tail(logs[i].String()))
 		}
-		u := c.ProcessState.SysUsage().(*syscall.Rusage)
 		got.cpu += c.ProcessState.UserTime() + c.ProcessState.SystemTime()
-		got.rss = max(got.rss, u.Maxrss<<10)
 	}
+	stop()
 	got.wall = time.Since(start)
+	got.size, _ = strconv.ParseInt(strings.TrimSpace(last.String()), 10, 64)
 	return got, nil
+}
+
+// watchRSS keeps in peak the largest resident size that any of the processes
+// had, until the returned function is called. What wait4 says is of no use here:
+// it counts the memory of the process that forked.
+func watchRSS(cmds []*exec.Cmd, peak *int64) (stop func()) {
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-end:
+				return
+			case <-tick.C:
+			}
+			for _, c := range cmds {
+				*peak = max(*peak, highWater(c.Process.Pid))
+			}
+		}
+	}()
+	return func() {
+		close(end)
+		<-ended
+	}
+}
+
+// highWater is the peak resident size of a process so far, in bytes.
+func highWater(pid int) int64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(b), "VmHWM:")
+	var kb int64
+	fmt.Sscan(rest, &kb)
+	return kb << 10
 }
 
 // plain runs a command that is not measured.
