@@ -12,7 +12,7 @@ import (
 // foreign does for an archive of another format what a manifest of our own
 // would have told: find the system tablespace, which is published last.
 func (a *assembly) foreign() error {
-	if a.t.opt.Only != nil && len(a.kept) == 0 {
+	if a.t.opt.Only != nil && a.files == 0 {
 		return fmt.Errorf("%w: no file of the archive was asked for", ErrNothing)
 	}
 	name, err := a.t.systemTablespace()

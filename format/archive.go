@@ -94,7 +94,11 @@ func (a *Archive) read(p []byte, at int64) error {
 
 // Manifest reads the manifest and calls each for every file.
 func (a *Archive) Manifest(each func(*File) error) (*Manifest, error) {
-	return DecodeManifest(&manifestReader{a: a, at: int64(a.end.manifest)}, each)
+	m, err := DecodeManifest(&manifestReader{a: a, at: int64(a.end.manifest)}, each)
+	if err == nil && m.ArchiveID != a.id.String() {
+		err = a.damaged(int64(a.end.manifest), fmt.Errorf("manifest of archive %s, this is %s", m.ArchiveID, a.id))
+	}
+	return m, err
 }
 
 // manifestReader reads the payloads of the MANIFEST frames, which stand side by
@@ -154,7 +158,8 @@ func (a *Archive) places(wanted func(FileNo) bool) ([]place, error) {
 		}
 		before, all := parseIndex(b.Bytes())
 		b.Release()
-		pieces = append(pieces, slices.DeleteFunc(all, func(p place) bool { return !wanted(p.file) }))
+		all = slices.DeleteFunc(all, func(p place) bool { return !wanted(p.file) })
+		pieces = append(pieces, slices.Clone(all)) // without room for the others
 		at, limit = before, at
 	}
 	slices.Reverse(pieces)

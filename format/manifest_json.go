@@ -26,29 +26,56 @@ const manifestVersion = 1
 
 // EncodeManifest writes m with all its files to w.
 func EncodeManifest(w io.Writer, m *Manifest) error {
+	e, err := NewManifestEncoder(w, m)
+	for i := range m.Files {
+		if err == nil {
+			err = e.Add(&m.Files[i])
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return e.Close()
+}
+
+// ManifestEncoder writes a manifest whose files come one by one.
+type ManifestEncoder struct {
+	w    io.Writer
+	file []byte // the line of the file added last, nil before the first
+}
+
+// NewManifestEncoder writes m without its files.
+func NewManifestEncoder(w io.Writer, m *Manifest) (*ManifestEncoder, error) {
 	head := *m
 	head.Format = manifestVersion
 	b, err := json.Marshal(&head)
 	if err != nil {
-		return fmt.Errorf("manifest: %w", err)
+		return nil, fmt.Errorf("manifest: %w", err)
 	}
-	b = append(b[:len(b)-1], filesOpen...)
-	if err := writeLine(w, b); err != nil {
-		return err
+	return &ManifestEncoder{w: w}, writeLine(w, append(b[:len(b)-1], filesOpen...))
+}
+
+// Add adds a file.
+func (e *ManifestEncoder) Add(f *File) error {
+	b, err := json.Marshal(f)
+	if err != nil {
+		return fmt.Errorf("manifest, file %q: %w", f.Path, err)
 	}
-	for i := range m.Files {
-		b, err := json.Marshal(&m.Files[i])
-		if err != nil {
-			return fmt.Errorf("manifest, file %q: %w", m.Files[i].Path, err)
-		}
-		if i < len(m.Files)-1 {
-			b = append(b, ',')
-		}
-		if err := writeLine(w, b); err != nil {
+	if e.file != nil {
+		err = writeLine(e.w, append(e.file, ','))
+	}
+	e.file = b
+	return err
+}
+
+// Close writes the end. It does not close the underlying writer.
+func (e *ManifestEncoder) Close() error {
+	if e.file != nil {
+		if err := writeLine(e.w, e.file); err != nil {
 			return err
 		}
 	}
-	return writeLine(w, []byte(filesClose))
+	return writeLine(e.w, []byte(filesClose))
 }
 
 func writeLine(w io.Writer, b []byte) error {

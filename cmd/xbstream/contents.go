@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -33,44 +35,31 @@ func (c *command) list(ctx context.Context, args []string) error {
 	if err := c.parse(f, listHelp, args); err != nil {
 		return err
 	}
-	m, err := c.contents(ctx, f.Args())
-	if err != nil {
+	out := bufio.NewWriter(c.s.out)
+	each := func(f *format.File) error { return listText(out, f, c.out.Verbose) }
+	if asJSON {
+		enc := json.NewEncoder(out)
+		each = func(f *format.File) error { return enc.Encode(f) }
+	}
+	if _, err := c.contents(ctx, f.Args(), each); err != nil {
 		return err
 	}
-	if asJSON {
-		return listJSON(c.s.out, m)
-	}
-	return listText(c.s.out, m, c.out.Verbose)
+	return out.Flush()
 }
 
-func listJSON(w io.Writer, m *format.Manifest) error {
-	enc := json.NewEncoder(w)
-	for i := range m.Files {
-		if err := enc.Encode(&m.Files[i]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func listText(w io.Writer, m *format.Manifest, verbose bool) error {
+// listText prints one entry. The columns are wide enough for most: an archive
+// may hold more files than fit into memory, so nobody knows the widest.
+func listText(w io.Writer, f *format.File, verbose bool) error {
 	if !verbose {
-		for _, f := range m.Files {
-			if _, err := fmt.Fprintf(w, "%s\n", shown(f.Path)); err != nil {
-				return err
-			}
-		}
-		return nil
+		_, err := fmt.Fprintln(w, shown(f.Path))
+		return err
 	}
-	t := tabwriter.NewWriter(w, 0, 8, 1, ' ', tabwriter.AlignRight)
-	for _, f := range m.Files {
-		space := ""
-		if f.Space != nil {
-			space = f.Space.ID.String()
-		}
-		fmt.Fprintf(t, "%04o\t%d\t%s\t%s\t %s\n", f.Mode, f.Size, f.Kind, space, shown(f.Path))
+	space := ""
+	if f.Space != nil {
+		space = f.Space.ID.String()
 	}
-	return t.Flush()
+	_, err := fmt.Fprintf(w, "%04o %14d %-10s %6s  %s\n", f.Mode, f.Size, f.Kind, space, shown(f.Path))
+	return err
 }
 
 // shown keeps a name from an archive from driving the terminal.
@@ -96,7 +85,8 @@ func (c *command) info(ctx context.Context, args []string) error {
 	if err := c.parse(f, infoHelp, args); err != nil {
 		return err
 	}
-	m, err := c.manifest(ctx, f.Args())
+	var n sums
+	m, err := c.manifest(ctx, f.Args(), n.add)
 	if err != nil {
 		return err
 	}
@@ -105,11 +95,25 @@ func (c *command) info(ctx context.Context, args []string) error {
 		enc.SetIndent("", "  ")
 		return enc.Encode(m)
 	}
-	return infoText(c.s.out, m)
+	return infoText(c.s.out, m, n)
+}
+
+// sums counts the files of a manifest and their bytes.
+type sums struct {
+	files int
+	bytes int64
+}
+
+func (n *sums) add(f *format.File) error {
+	if f.Kind != format.KindDir {
+		n.files++
+		n.bytes += f.Size
+	}
+	return nil
 }
 
 // manifest reads the manifest of an archive or of a restored directory.
-func (c *command) manifest(ctx context.Context, args []string) (*format.Manifest, error) {
+func (c *command) manifest(ctx context.Context, args []string, each eachFile) (*format.Manifest, error) {
 	if len(args) == 1 {
 		if st, err := os.Stat(args[0]); err == nil && st.IsDir() {
 			f, err := os.Open(filepath.Join(args[0], extract.ManifestName))
@@ -117,51 +121,34 @@ func (c *command) manifest(ctx context.Context, args []string) (*format.Manifest
 				return nil, err
 			}
 			defer f.Close()
-			return format.ReadManifest(f)
+			return format.DecodeManifest(f, each)
 		}
 	}
-	return c.contents(ctx, args)
+	return c.contents(ctx, args, each)
 }
 
-// readThrough reads a whole archive, checking everything, and returns its
-// manifest.
-func readThrough(ctx context.Context, ar extract.Frames) (*format.Manifest, error) {
-	// The manifest passes through a pipe instead of being kept as text.
-	pr, pw := io.Pipe()
-	frames := make(chan error, 1)
-	go func() {
-		err := passManifest(ctx, ar, pw)
-		pw.CloseWithError(err)
-		frames <- err
-	}()
-	m, err := format.ReadManifest(pr)
-	pr.CloseWithError(err)
-	if ferr := <-frames; ferr != nil {
-		return nil, ferr
-	}
-	return m, err
-}
-
-func passManifest(ctx context.Context, ar extract.Frames, w io.Writer) error {
+// readThrough reads a whole archive, checking everything, and writes the text
+// of its manifest to w.
+func readThrough(ctx context.Context, ar extract.Frames, w io.Writer) error {
 	for {
 		f, err := ar.Next()
 		if err == io.EOF {
 			return nil
 		}
-		if err == nil && f.Type == format.FrameManifest {
+		if err != nil {
+			return err
+		}
+		if f.Type == format.FrameManifest {
 			_, err = w.Write(f.Bytes())
 		}
-		if err == nil {
-			f.Release()
-			err = context.Cause(ctx)
-		}
-		if err != nil {
+		f.Release()
+		if err = errors.Join(err, context.Cause(ctx)); err != nil {
 			return err
 		}
 	}
 }
 
-func infoText(w io.Writer, m *format.Manifest) error {
+func infoText(w io.Writer, m *format.Manifest, n sums) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	line := func(key string, value any) { fmt.Fprintf(t, "%s\t%v\n", key, value) }
 	if m.ArchiveID != "" {
@@ -172,14 +159,7 @@ func infoText(w io.Writer, m *format.Manifest) error {
 		line("started", m.Started.Local().Format(time.DateTime))
 		line("took", m.Finished.Sub(m.Started).Round(100*time.Millisecond))
 	}
-	size, files := int64(0), 0
-	for _, f := range m.Files {
-		size += f.Size
-		if f.Kind != format.KindDir {
-			files++
-		}
-	}
-	line("files", fmt.Sprintf("%d, %s", files, humanize.IBytes(uint64(size))))
+	line("files", fmt.Sprintf("%d, %s", n.files, humanize.IBytes(uint64(n.bytes))))
 	if b := m.Backup; b != nil {
 		infoBackup(line, b)
 	}

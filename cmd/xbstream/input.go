@@ -94,36 +94,48 @@ func (c *command) registerIncomplete(f *pflag.FlagSet) {
 	f.BoolVar(&c.incomplete, "allow-incomplete", false, "accept a classic stream (XBSTCK01) that ends too early")
 }
 
-// contents reads the manifest of an archive with all its files: of a file only
-// its end, of a pipe all of it.
-func (c *command) contents(ctx context.Context, args []string) (*format.Manifest, error) {
-	a, closer, err := c.file(ctx, args)
+// eachFile takes the entries of a manifest, in order.
+type eachFile = func(*format.File) error
+
+// contents reads the manifest of an archive, of a file only its end, of a pipe
+// all of it, and calls each for every entry: not before all of it was read once
+// and found good.
+func (c *command) contents(ctx context.Context, args []string, each eachFile) (*format.Manifest, error) {
+	read, closer, err := c.manifestReader(ctx, args)
 	if err != nil {
 		return nil, err
 	}
+	defer closer.Close()
+	if _, err := read(func(*format.File) error { return context.Cause(ctx) }); err != nil {
+		return nil, err
+	}
+	return read(each)
+}
+
+// manifestReader returns what reads the manifest, any number of times.
+func (c *command) manifestReader(ctx context.Context, args []string) (func(eachFile) (*format.Manifest, error), io.Closer, error) {
+	a, closer, err := c.file(ctx, args)
+	if err != nil {
+		return nil, nil, err
+	}
 	if a != nil {
-		defer closer.Close()
-		var files []format.File
-		m, err := a.Manifest(func(f *format.File) error {
-			files = append(files, *f)
-			return context.Cause(ctx)
-		})
-		if err == nil {
-			m.Files = files
-		}
-		return m, err
+		return a.Manifest, closer, nil
 	}
 	in, err := c.archive(ctx, args)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer in.Close()
 	ar, err := c.stream(in, 0)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer ar.Close()
-	return readThrough(ctx, ar)
+	kept := new(spill)
+	if err := readThrough(ctx, ar, kept); err != nil {
+		return nil, nil, errors.Join(err, kept.Close())
+	}
+	return kept.manifest, kept, nil
 }
 
 // frames returns what extraction opens: the whole archive or, of a file, only

@@ -76,14 +76,21 @@ func (c *command) runVerify(ctx context.Context, args []string, parallel int) (*
 func (c *command) verifyClassic(ctx context.Context, r io.Reader) (*verify.Report, error) {
 	ar := classic.NewReader(r, classic.Options{})
 	defer ar.Close()
-	m, err := readThrough(ctx, ar)
-	if err != nil {
-		return nil, err
+	for {
+		f, err := ar.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		f.Release()
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 	}
-	rep := &verify.Report{Manifest: m, Files: len(m.Files)}
-	for _, f := range m.Files {
-		rep.Bytes += f.Size
-	}
+	t := ar.Totals()
+	rep := &verify.Report{Manifest: new(format.Manifest), Files: int(t.Files), Bytes: int64(t.DataBytes)}
 	c.out.Logger("xbstream", c.s.err).Warn("pages of a classic stream are not checked; extract it, prepare it with --verify")
 	return rep, nil
 }
