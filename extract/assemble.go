@@ -11,6 +11,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb/mariadb"
@@ -72,7 +73,6 @@ type assembly struct {
 	left   int    // named, but not wanted
 	system string // top-level name of the first file of the system tablespace
 	seen   *format.Entries
-	kept   []format.File // entries kept, if not all are
 }
 
 // entry makes one entry of the manifest real.
@@ -89,7 +89,6 @@ func (a *assembly) entry(f *format.File) error {
 		if !a.t.opt.Only(f.Path) {
 			return a.leave(f)
 		}
-		a.kept = append(a.kept, *f)
 	}
 	if f.Kind == format.KindDir {
 		return a.makeDir(f, p)
@@ -97,7 +96,7 @@ func (a *assembly) entry(f *format.File) error {
 	if err := a.arrived(f); err != nil {
 		return err
 	}
-	if err := a.t.stage.MkdirAll(path.Dir(p), 0o700); err != nil {
+	if err := a.mkdirAll(f, path.Dir(p)); err != nil {
 		return err
 	}
 	if _, err := a.t.stage.Lstat(p); !errors.Is(err, fs.ErrNotExist) {
@@ -119,7 +118,16 @@ func (a *assembly) makeDir(f *format.File, p string) error {
 	if st, err := a.t.stage.Lstat(p); err == nil && !st.IsDir() {
 		return incomplete("%q is a file and a directory", f.Path)
 	}
-	return a.t.stage.MkdirAll(p, 0o700)
+	return a.mkdirAll(f, p)
+}
+
+// mkdirAll makes p and what is above it, for f.
+func (a *assembly) mkdirAll(f *format.File, p string) error {
+	err := a.t.stage.MkdirAll(p, 0o700)
+	if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, fs.ErrExist) {
+		return incomplete("%q lies below a file", f.Path)
+	}
+	return err
 }
 
 // reserved names are written by extraction itself, or would look like its own
@@ -168,17 +176,38 @@ func (a *assembly) keepManifest(m *format.Manifest) error {
 	if a.t.opt.Only == nil {
 		return a.t.stage.Rename(manifestPart, name)
 	}
-	if len(a.kept) == 0 {
+	if a.files == 0 {
 		return fmt.Errorf("%w: no file of the archive was asked for", ErrNothing)
 	}
-	m.Partial, m.Files, m.Discarded = true, a.kept, 0
+	m.Partial, m.Discarded = true, 0
 	f, err := a.t.stage.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640)
 	if err != nil {
 		return err
 	}
 	w := bufio.NewWriter(f)
-	err = format.EncodeManifest(w, m)
+	err = a.copyKept(w, m)
 	return errors.Join(err, w.Flush(), f.Close())
+}
+
+// copyKept writes a manifest of the files that are kept.
+func (a *assembly) copyKept(w io.Writer, m *format.Manifest) error {
+	enc, err := format.NewManifestEncoder(w, m)
+	if err != nil {
+		return err
+	}
+	if _, err := a.t.manifest.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	_, err = format.DecodeManifest(a.t.manifest, func(f *format.File) error {
+		if f.Kind == format.KindDir || !a.t.opt.Only(f.Path) {
+			return nil
+		}
+		return enc.Add(f)
+	})
+	if err != nil {
+		return err
+	}
+	return enc.Close()
 }
 
 // complete makes sure that nothing is missing and nothing is left over.

@@ -108,38 +108,7 @@ func compareFrames(t *testing.T, frames []string) {
 	}
 }
 
-// P2: truncated at any byte.
-func TestCutAtEveryByteIsDamage(t *testing.T) {
-	for _, opt := range bothWays {
-		a := threeFiles(t, 1, opt)
-		for n := range len(a) {
-			if _, err := readAll(bytes.NewReader(a[:n])); !errors.Is(err, ErrDamaged) {
-				t.Errorf("compression %q: cut after %d of %d bytes: error %v, want ErrDamaged", opt.Compress, n, len(a), err)
-			}
-		}
-		t.Logf("compression %q: %d cuts", opt.Compress, len(a))
-	}
-}
-
 var bothWays = []WriterOptions{{}, {Compress: Fast}}
-
-// P2: any bit of the archive flipped; every bit of every frame header is among
-// them.
-func TestEveryFlippedBitIsDamage(t *testing.T) {
-	for _, opt := range bothWays {
-		a := threeFiles(t, 1, opt)
-		for i := range a {
-			for bit := range 8 {
-				a[i] ^= 1 << bit
-				if _, err := readAll(bytes.NewReader(a)); !errors.Is(err, ErrDamaged) {
-					t.Errorf("compression %q: bit %d of byte %d flipped: error %v, want ErrDamaged", opt.Compress, bit, i, err)
-				}
-				a[i] ^= 1 << bit
-			}
-		}
-		t.Logf("compression %q: %d flips", opt.Compress, len(a)*8)
-	}
-}
 
 // frameBounds returns where each frame begins, and the end.
 func frameBounds(t *testing.T, a []byte) []int {
@@ -151,29 +120,6 @@ func frameBounds(t *testing.T, a []byte) []int {
 		off += frameHeaderSize + int(h.stored)
 	}
 	return append(at, len(a))
-}
-
-// P2: frames dropped, doubled, swapped, spliced in from another archive.
-func TestFramesOutOfPlaceAreDamage(t *testing.T) {
-	a, other := threeFiles(t, 1, WriterOptions{}), threeFiles(t, 2, WriterOptions{})
-	at := frameBounds(t, a)
-	frame := func(i int) []byte { return a[at[i]:at[i+1]] }
-	last := len(at) - 2
-	try := func(what string, i int, parts ...[]byte) {
-		t.Helper()
-		if _, err := readAll(bytes.NewReader(bytes.Join(parts, nil))); !errors.Is(err, ErrDamaged) {
-			t.Errorf("frame %d %s: error %v, want ErrDamaged", i, what, err)
-		}
-	}
-	for i := range last + 1 {
-		before, after := a[:at[i]], a[at[i+1]:]
-		try("dropped", i, before, after)
-		try("doubled", i, before, frame(i), frame(i), after)
-		try("replaced by that of another archive", i, before, other[at[i]:at[i+1]], after)
-		if i < last {
-			try("swapped with the next", i, before, frame(i+1), frame(i), a[at[i+2]:])
-		}
-	}
 }
 
 func TestWhatIsNoArchiveIsRefused(t *testing.T) {
