@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"runtime"
 
 	"golang.org/x/sync/errgroup"
@@ -32,6 +33,13 @@ type Options struct {
 	// Prepare, if set, is called with the path of the complete tree in the
 	// staging directory before anything is published.
 	Prepare func(ctx context.Context, dir string) error
+	// Redo, if set, is called when the first redo of a backup arrives, with the
+	// LSN of its first byte and a handle of its own on the log in the making,
+	// which it closes: redo starts at offset mariadb.StartOffset, what is in
+	// front of it is not there yet. The function it returns is called whenever
+	// more was written, with the LSN after it; it should not wait. All calls
+	// come one after the other, and before that of Prepare.
+	Redo func(log *os.File, first format.LSN) (arrived func(end format.LSN))
 	// Only, if set, says which files are restored, by final path; the others
 	// are left out, and the manifest in the target says so. Directories are
 	// made for the files only.
@@ -52,6 +60,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Progress == nil {
 		o.Progress = func(int64) {}
+	}
+	if o.Redo == nil {
+		o.Redo = func(log *os.File, _ format.LSN) func(format.LSN) {
+			log.Close()
+			return func(format.LSN) {}
+		}
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -299,6 +300,38 @@ func TestRedoBecomesALinearLog(t *testing.T) {
 	}
 	if want := "backup_type = full-backuped\nfrom_lsn = 0\nto_lsn = 15100\nlast_lsn = 15400\n"; !strings.HasPrefix(got["xtrabackup_checkpoints"], want) {
 		t.Errorf("xtrabackup_checkpoints is %q", got["xtrabackup_checkpoints"])
+	}
+}
+
+// TestRedoCanBeReadAsItArrives reads, whenever redo is said to be there, all
+// that is said to be.
+func TestRedoCanBeReadAsItArrives(t *testing.T) {
+	redo := bytes.Repeat([]byte("redo"), 100)
+	var ends []format.LSN
+	follow := func(log *os.File, first format.LSN) func(format.LSN) {
+		t.Cleanup(func() { log.Close() })
+		if first != 15000 {
+			t.Errorf("redo starts at LSN %v, want 15000", first)
+		}
+		return func(end format.LSN) {
+			ends = append(ends, end)
+			got := make([]byte, end-first)
+			if _, err := log.ReadAt(got, mariadb.StartOffset); err != nil || !bytes.Equal(got, redo[:len(got)]) {
+				t.Errorf("redo up to LSN %v is not what was sent: %v", end, err)
+			}
+		}
+	}
+	prepare := func(context.Context, string) error {
+		if want := []format.LSN{15100, 15200, 15400}; !slices.Equal(ends, want) {
+			t.Errorf("told of %v before preparing, want %v", ends, want)
+		}
+		return nil
+	}
+	_, err := Extract(t.Context(), Stream(bytes.NewReader(backupOf(redo).archive(t)), 2),
+		Options{Dir: filepath.Join(t.TempDir(), "new"), Redo: follow, Prepare: prepare})
+	check(t, err)
+	if len(ends) == 0 {
+		t.Error("told of nothing")
 	}
 }
 

@@ -248,22 +248,35 @@ func (w *fileWriter) close() error {
 // redoWriter joins the redo into a linear log file; the part in front of it is
 // written when the manifest is known.
 type redoWriter struct {
-	t     *target
-	f     *os.File
-	first uint64
+	t       *target
+	f       *os.File
+	first   uint64
+	arrived func(end format.LSN) // from Options.Redo
 }
 
 func (w *redoWriter) write(f *format.Frame) error {
 	if w.f == nil {
-		h, err := w.t.stage.OpenFile(redoPart, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-		if err != nil {
+		if err := w.begin(f.Pos); err != nil {
 			return err
 		}
-		w.f, w.first = h, f.Pos
 	}
 	if _, err := w.f.WriteAt(f.Bytes(), mariadb.StartOffset+int64(f.Pos-w.first)); err != nil {
 		return fmt.Errorf("write redo: %w", err)
 	}
+	w.arrived(format.LSN(f.Pos) + format.LSN(f.Len))
+	return nil
+}
+
+// begin makes the log and hands it to Options.Redo.
+func (w *redoWriter) begin(first uint64) (err error) {
+	if w.f, err = w.t.stage.OpenFile(redoPart, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600); err != nil {
+		return err
+	}
+	log, err := w.t.stage.Open(redoPart)
+	if err != nil {
+		return err
+	}
+	w.first, w.arrived = first, w.t.opt.Redo(log, format.LSN(first))
 	return nil
 }
 

@@ -21,4 +21,6 @@
 //   - A prepared directory is left alone.
 //   - Memory is bounded by Options.Memory: more redo than that is applied in
 //     several batches by LSN, with the same result.
+//   - Redo may be gathered while it still arrives, by a Feed: that changes when
+//     the work is done and nothing of the result.
 package prepare

@@ -1,6 +1,9 @@
 package prepare
 
 import (
+	"context"
+	"errors"
+	"io"
 	"sync"
 
 	"github.com/xbstream/xbstream/format"
@@ -29,6 +32,61 @@ type gatherer struct {
 	positions []format.LSN
 	// surveyed says that the whole log was seen once.
 	surveyed bool
+	release  func() // gives the shards' memory back
+}
+
+// gather reads a log from its start to until, or to its end, and keeps the
+// first batch. The caller closes the gatherer.
+func gather(ctx context.Context, l *redoLog, until format.LSN, opt Options, progress func(n int64)) (*gatherer, error) {
+	g, err := reserveGatherer(l.start, opt)
+	if err != nil {
+		return nil, err
+	}
+	g.log = l.scan(ctx, l.start.LSN, until)
+	g.log.progress = progress
+	if _, err = g.next(); err == nil {
+		err = g.survey()
+	}
+	g.log.close()
+	if !errors.Is(err, io.EOF) {
+		g.release()
+		return nil, err
+	}
+	g.surveyed = true
+	return g, nil
+}
+
+// reserveGatherer takes the memory for a batch.
+func reserveGatherer(start redo.Checkpoint, opt Options) (*gatherer, error) {
+	g := &gatherer{
+		limit:  min(opt.Memory-reserved(opt), maxBatch),
+		spaces: map[format.SpaceID]*history{},
+		whole:  completeness{start: start},
+		pos:    start.LSN,
+	}
+	shards := min(opt.Parallel, maxShards)
+	// One shard may get it all: what they have is address space.
+	size := int64(g.limit + spill)
+	mem, release, err := reserve(size * int64(shards))
+	if err != nil {
+		return nil, err
+	}
+	for i := range shards {
+		g.shards = append(g.shards, &batch{mem: mem[int64(i)*size : int64(i+1)*size]})
+	}
+	g.release = release
+	return g, nil
+}
+
+// reserved is the part of Options.Memory that workers take.
+func reserved(opt Options) int64 {
+	return min(int64(opt.Parallel)*(window+256<<10)+blocksAhead*(blockSize+redo.MaxMTR), opt.Memory/2)
+}
+
+// close gives everything back.
+func (g *gatherer) close() {
+	g.log.close()
+	g.release()
 }
 
 // history is what the log says of one tablespace's file.

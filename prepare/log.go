@@ -19,6 +19,9 @@ type redoLog struct {
 	payload int64 // bytes after the head
 	header  redo.Header
 	start   redo.Checkpoint
+	// growing, if set, says in payload's place how much there is of a log that
+	// still arrives.
+	growing *growth
 }
 
 // openRedo opens the log of dir.
@@ -66,16 +69,23 @@ func (l *redoLog) end() format.LSN { return l.header.FirstLSN + format.LSN(l.pay
 // completeness watches the two things that make a log whole: the end LSN and
 // the FILE_CHECKPOINT that belongs to the checkpoint it starts from.
 type completeness struct {
-	start  redo.Checkpoint
-	want   format.LSN
-	marked bool // FILE_CHECKPOINT(start.LSN) was met
+	start redo.Checkpoint
+	want  format.LSN
+	mark  format.LSN // where FILE_CHECKPOINT(start.LSN) was met last, or 0
+	// hidden says that the log is encrypted: no mark can be seen.
+	hidden bool
 }
 
 // see looks at the file records of a plain log.
 func (c *completeness) see(at format.LSN, r redo.FileRecord) {
-	if r.Op == redo.FileCheckpoint && r.Checkpoint == c.start.LSN && at >= c.start.EndLSN {
-		c.marked = true
+	if r.Op == redo.FileCheckpoint && r.Checkpoint == c.start.LSN {
+		c.mark = at
 	}
+}
+
+// marked says that the mark is where the checkpoint says, or cannot be seen.
+func (c *completeness) marked() bool {
+	return c.hidden || c.mark != 0 && c.mark >= c.start.EndLSN
 }
 
 // check says what is missing of a log that ends at end.
@@ -83,7 +93,7 @@ func (c *completeness) check(end format.LSN) error {
 	if end < c.want {
 		return fmt.Errorf("%s: ends at LSN %v, the backup at %v: %w", redoName, end, c.want, ErrIncomplete)
 	}
-	if !c.marked {
+	if !c.marked() {
 		return fmt.Errorf("%s: FILE_CHECKPOINT(%v), due at LSN %v, is missing: %w", redoName, c.start.LSN, c.start.EndLSN, ErrIncomplete)
 	}
 	return nil
@@ -102,7 +112,7 @@ func checkRedoForServer(ctx context.Context, dir string, o *origin, rep *Report)
 	if !l.linear() {
 		return nil
 	}
-	c := completeness{start: l.start, want: o.endLSN, marked: l.header.Encrypted()}
+	c := completeness{start: l.start, want: o.endLSN, hidden: l.header.Encrypted()}
 	m := l.scan(ctx, l.start.LSN, o.endLSN)
 	defer m.close()
 	for {
@@ -121,7 +131,7 @@ func checkRedoForServer(ctx context.Context, dir string, o *origin, rep *Report)
 }
 
 func (c *completeness) seeAll(t mtr) error {
-	if c.marked {
+	if c.marked() {
 		return nil
 	}
 	files, err := redo.FileRecords(t.records)

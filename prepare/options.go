@@ -22,6 +22,9 @@ type Options struct {
 	// by the caller when it does not: Run then neither keeps what a killed
 	// run needs nor waits for the disk.
 	Staged bool
+	// Feed, if set, has followed the log since it began to arrive. It was made
+	// with the same Memory and Parallel.
+	Feed *Feed
 	// Log receives what an operator may want to know; nil is silent.
 	Log *slog.Logger
 	// Progress, if set, is called now and then with the stage's name and the

@@ -62,13 +62,11 @@ func (p *preparation) run(ctx context.Context) error {
 	if err := p.checkLog(); err != nil {
 		return err
 	}
-	release, err := p.reserve()
-	if err != nil {
+	if p.redo, err = p.gathered(ctx); err != nil {
 		return err
 	}
-	defer release()
-	more, err := p.scan(ctx)
-	defer p.redo.log.close()
+	defer p.redo.close()
+	more, err := p.checkRedo(ctx)
 	if err != nil {
 		return err
 	}
@@ -122,30 +120,31 @@ func (p *preparation) minimal() bool {
 
 const minimalPayload = 16 // one FILE_CHECKPOINT
 
-// scan reads the log to its end and keeps the first batch; more says that there
-// is redo behind it, which the gatherer is then about to read again.
-func (p *preparation) scan(ctx context.Context) (more bool, err error) {
-	p.redo.log = p.log.scan(ctx, p.log.start.LSN, p.until())
+// gathered returns the first batch and what the log as a whole says. If
+// Options.Feed read this very log while it arrived, that is done already.
+func (p *preparation) gathered(ctx context.Context) (*gatherer, error) {
 	progress := p.progress("read redo", p.log.payload)
-	p.redo.log.progress = func(n int64) {
+	if g := p.opt.Feed.take(ctx, p.log, p.until()); g != nil {
+		p.rep.RedoBytes = int64(g.pos - p.log.start.LSN)
+		progress(p.rep.RedoBytes)
+		return g, nil
+	}
+	return gather(ctx, p.log, p.until(), p.opt, func(n int64) {
 		p.rep.RedoBytes += n
 		progress(n)
-	}
-	_, err = p.redo.next()
-	if err == nil {
-		err = p.redo.survey()
-	}
+	})
+}
+
+// checkRedo makes sure that the redo is whole; more says that there is redo
+// behind the first batch, which the gatherer is then about to read again.
+func (p *preparation) checkRedo(ctx context.Context) (more bool, err error) {
 	p.end = p.redo.pos
-	p.redo.log.close()
-	if !errors.Is(err, io.EOF) {
-		return false, err
-	}
-	p.redo.surveyed = true
 	p.rep.EndLSN, p.rep.Records = p.end, p.redo.records
 	if more = p.redo.end < p.end; more {
 		p.redo.log = p.log.scan(ctx, p.redo.end, p.end)
 		p.redo.pos = p.redo.end
 	}
+	p.redo.whole.start, p.redo.whole.want = p.log.start, p.origin.endLSN
 	return more, p.redo.whole.check(p.end)
 }
 
@@ -156,32 +155,6 @@ func (p *preparation) until() format.LSN {
 		return p.log.end()
 	}
 	return p.origin.endLSN
-}
-
-// reserve takes the memory for a batch.
-func (p *preparation) reserve() (release func(), err error) {
-	p.redo = &gatherer{
-		limit:  min(p.opt.Memory-reserved(p.opt), maxBatch),
-		spaces: map[format.SpaceID]*history{},
-		whole:  completeness{start: p.log.start, want: p.origin.endLSN},
-		pos:    p.log.start.LSN,
-	}
-	shards := min(p.opt.Parallel, maxShards)
-	// One shard may get it all: what they have is address space.
-	size := int64(p.redo.limit + spill)
-	mem, release, err := reserve(size * int64(shards))
-	if err != nil {
-		return nil, err
-	}
-	for i := range shards {
-		p.redo.shards = append(p.redo.shards, &batch{mem: mem[int64(i)*size : int64(i+1)*size]})
-	}
-	return release, nil
-}
-
-// reserved is the part of Options.Memory that workers take.
-func reserved(opt Options) int64 {
-	return min(int64(opt.Parallel)*(window+256<<10)+blocksAhead*(blockSize+redo.MaxMTR), opt.Memory/2)
 }
 
 // settle finds out which file is which tablespace.

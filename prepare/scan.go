@@ -140,7 +140,7 @@ func (s *scanner) read(ctx context.Context, l *redoLog, from, until format.LSN) 
 		case <-ctx.Done():
 			return
 		}
-		rest = b.fill(l, from, until, rest)
+		rest = b.fill(ctx, l, from, until, rest)
 		if n := len(b.mtrs); n > 0 {
 			from = b.base + format.LSN(b.mtrs[n-1].to)
 		}
@@ -157,11 +157,17 @@ func (s *scanner) read(ctx context.Context, l *redoLog, from, until format.LSN) 
 
 // fill reads a block that starts at LSN from with the bytes rest, and returns
 // those after its last mini-transaction.
-func (b *block) fill(l *redoLog, from, until format.LSN, rest []byte) []byte {
+func (b *block) fill(ctx context.Context, l *redoLog, from, until format.LSN, rest []byte) []byte {
 	b.base, b.mtrs, b.err = from, b.mtrs[:0], nil
 	n := copy(b.buf, rest)
 	at := int64(from-l.header.FirstLSN) + int64(n)
-	want := min(int64(len(b.buf)-n), blockSize, l.payload-at)
+	want := min(int64(len(b.buf)-n), blockSize)
+	have, err := l.await(ctx, at+want)
+	if err != nil {
+		b.err = err
+		return nil
+	}
+	want = min(want, have-at)
 	got, err := l.f.ReadAt(b.buf[n:n+int(max(want, 0))], redo.StartOffset+at)
 	if int64(got) < want {
 		b.err = fmt.Errorf("read redo at LSN %v: %w", from, err)

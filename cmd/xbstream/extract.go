@@ -17,6 +17,7 @@ import (
 
 	"github.com/xbstream/xbstream/extract"
 	"github.com/xbstream/xbstream/internal/cli"
+	"github.com/xbstream/xbstream/prepare"
 )
 
 const extractHelp = `Usage: xbstream extract [flags] [ARCHIVE]
@@ -83,6 +84,11 @@ func (c *command) runExtract(ctx context.Context, x extractFlags, args []string)
 	x.opt.Log, x.opt.Progress = log, p.Add
 	if x.prepare {
 		x.how.parallel, x.how.staged = x.opt.Parallel, true
+		if x.how.server == "" {
+			x.how.feed = prepare.NewFeed(ctx, x.how.options(log))
+			defer x.how.feed.Close()
+			x.opt.Redo = x.how.feed.Follow
+		}
 		x.opt.Prepare = func(ctx context.Context, dir string) error {
 			_, err := x.how.run(ctx, dir, log, p)
 			return err

@@ -31,6 +31,7 @@ type prepareFlags struct {
 	verify   bool
 	parallel int
 	staged   bool
+	feed     *prepare.Feed // what followed the redo, or nil
 }
 
 // anyServer is the value of --with-server without one.
@@ -43,8 +44,13 @@ func (p *prepareFlags) register(f *pflag.FlagSet) {
 	f.Lookup("with-server").NoOptDefVal = anyServer
 }
 
+func (p *prepareFlags) options(log *slog.Logger) prepare.Options {
+	return prepare.Options{Memory: int64(p.memory), Parallel: p.parallel, Verify: p.verify, Staged: p.staged, Log: log}
+}
+
 func (p *prepareFlags) run(ctx context.Context, dir string, log *slog.Logger, bar *cli.Progress) (prepare.Report, error) {
-	opt := prepare.Options{Memory: int64(p.memory), Parallel: p.parallel, Verify: p.verify, Staged: p.staged, Log: log, Progress: bar.Set}
+	opt := p.options(log)
+	opt.Feed, opt.Progress = p.feed, bar.Set
 	switch p.server {
 	case "":
 		return prepare.Run(ctx, dir, opt)
