@@ -166,6 +166,9 @@ func (a *Archive) places(wanted func(FileNo) bool) ([]place, error) {
 	return slices.Concat(pieces...), nil
 }
 
+// Indexed reports whether there is an index; without one Select finds nothing.
+func (a *Archive) Indexed() bool { return a.end.index != 0 }
+
 // Select returns a reader of the frames of files that are wanted, by number, of
 // the redo if wanted(0) says so, and of the manifest.
 func (a *Archive) Select(wanted func(FileNo) bool) (*Selection, error) {

@@ -146,8 +146,11 @@ func (c *command) frames(ctx context.Context, args []string, x *extractFlags) (f
 		if err != nil {
 			return nil, nil, err
 		}
-		if a != nil {
+		if a != nil && a.Indexed() {
 			return func() (extract.Frames, error) { return choose(a, x.opt.Only) }, closer, nil
+		}
+		if a != nil {
+			closer.Close()
 		}
 	}
 	in, err := c.archive(ctx, args)
