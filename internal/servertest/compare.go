@@ -282,6 +282,14 @@ func (s *Server) CheckTables(ctx context.Context) (tables int, complaints []stri
 	return len(refs), complaints, nil
 }
 
+// leftByPurge recognises a warning that servers give of their own tables too,
+// never copied: purge sometimes leaves a delete-marked entry in the index of a
+// virtual column (seen with 10.11.19 after load and DDL). info_bits=32 is the
+// delete mark; an entry without it would be damage.
+func leftByPurge(warning string) bool {
+	return strings.Contains(warning, "Clustered index record not found for index") && strings.Contains(warning, "info_bits=32")
+}
+
 func (s *Server) checkTable(ctx context.Context, ref string) (complaints []string, err error) {
 	rows, err := s.db.QueryContext(ctx, "CHECK TABLE "+ref+" EXTENDED")
 	if err != nil {
@@ -295,7 +303,7 @@ func (s *Server) checkTable(ctx context.Context, ref string) (complaints []strin
 		}
 		well := kind == "status" && (text == "OK" || text == "Table is already up to date")
 		cannot := kind == "note" && strings.Contains(text, "doesn't support check")
-		if !well && !cannot {
+		if !well && !cannot && !leftByPurge(text) {
 			complaints = append(complaints, fmt.Sprintf("%s: %s: %s", ref, kind, text))
 		}
 	}
