@@ -30,8 +30,9 @@ func TestBackupsUnderLoad(t *testing.T) {
 	check(t, err)
 	stop := storm(t, s)
 	seen, failed := map[byte]int{}, 0
-	for _, args := range []string{"--parallel=1", "--parallel=4", "--slave-info", "--compress"} {
+	for _, args := range []string{"--parallel=1", "--parallel=4", "--slave-info"} {
 		// mariabackup itself often fails when tables are dropped meanwhile.
+		// With --compress it does not even mark what it sends again.
 		out, err := backup(t, s, args)
 		if err != nil {
 			failed++
@@ -44,12 +45,15 @@ func TestBackupsUnderLoad(t *testing.T) {
 		comparePeer(t, args, out)
 	}
 	stop()
+	packed, err := backup(t, s, "--compress")
+	check(t, err)
+	comparePeer(t, "compressed", packed)
 	last, err := backup(t, s)
 	check(t, err)
 	comparePeer(t, "tables stand still", last)
 	_, err = load.Stop()
 	check(t, err)
-	t.Logf("4 backups under DDL, %d failed; payloads %d, ends %d, seeks %d, renames %d, removes %d",
+	t.Logf("3 backups under DDL, %d failed; payloads %d, ends %d, seeks %d, renames %d, removes %d",
 		failed, seen['P'], seen['E'], seen['S'], seen['R'], seen['D'])
 	cutBackup(t, last)
 	flipBackup(t, last)
@@ -59,10 +63,30 @@ func comparePeer(t *testing.T, what string, s []byte) {
 	t.Helper()
 	got, err := content(bytes.NewReader(s), classic.Options{})
 	check(t, err)
-	same(t, what, got, extracted(t, s))
+	want := extracted(t, forPeer(t, s))
+	delete(want, refresh)
+	same(t, what, got, want)
 	if len(got) < 200 {
 		t.Errorf("%s: only %d files", what, len(got))
 	}
+}
+
+// refresh is a file that is not in the backup.
+const refresh = "refresh"
+
+// forPeer puts a file with content behind the last rename. mbstream 10.11.19
+// reads the new name into the buffer of the payload before, whose checksum it
+// compares again at the end of an empty file: it refuses many a stream of its
+// own mariabackup, where log tables are the next files, and empty.
+func forPeer(t *testing.T, s []byte) []byte {
+	t.Helper()
+	at := 0
+	for _, c := range chunks(t, s) {
+		if c.typ == 'R' {
+			at = c.end
+		}
+	}
+	return bytes.Join([][]byte{s[:at], stream{}.file(refresh, "x"), s[at:]}, nil)
 }
 
 // refused: mariabackup ends the stream of a backup that failed between two
@@ -99,9 +123,12 @@ func cutBackup(t *testing.T, s []byte) {
 // flipBackup flips bits of paths and payloads of files that hold something.
 func flipBackup(t *testing.T, s []byte) {
 	rnd := rand.New(rand.NewPCG(5, 6))
-	flips := 0
+	n, flips := 0, 0
 	for i, c := range chunks(t, s) {
-		if c.typ != 'P' || i%4 != 0 {
+		if c.typ != 'P' {
+			continue
+		}
+		if n++; n%4 != 0 {
 			continue
 		}
 		payload := c.at + 14 + len(c.path) + 20

@@ -1,6 +1,6 @@
 // Package classic reads the XBSTCK01 stream of mbstream (MariaDB) and xbstream
 // (Percona), as mariabackup and xtrabackup write it, and hands it out as frames
-// of an archive of ordinary files (SPEC.md, appendix "Classic streams").
+// of an archive of ordinary files (SPEC.md §11).
 //
 // Promises:
 //
@@ -14,6 +14,6 @@
 //     takes for a whole stream often is none.
 //
 // The format has no checksum over its headers. What is not noticed: a file that
-// is missing with all its chunks, a name flipped in a chunk that renames or
-// removes.
+// is missing with all its chunks or is empty for want of its only data, a name
+// flipped in a chunk that renames or removes or is an empty file's only one.
 package classic

@@ -26,12 +26,7 @@ func (r *Reader) finish() error {
 	if err := r.tree.check(); err != nil {
 		return r.damaged(err)
 	}
-	m := &format.Manifest{Tool: "classic stream", Discarded: r.tree.discarded()}
-	for no, e := range r.tree.all() {
-		m.Files = append(m.Files, format.File{No: no, Path: e.path, Kind: format.KindFile, Size: e.size, Mode: fileMode})
-	}
-	r.tree = tree{} // room for what reads the manifest
-	r.text = manifestText(m)
+	r.text = manifestText(&r.tree)
 	return nil
 }
 
@@ -49,17 +44,30 @@ func (r *Reader) whole() error {
 }
 
 // manifestText passes the manifest on as it is written.
-func manifestText(m *format.Manifest) *io.PipeReader {
+func manifestText(t *tree) *io.PipeReader {
 	pr, pw := io.Pipe()
 	go func() {
 		w := bufio.NewWriterSize(pw, 64<<10)
-		err := format.EncodeManifest(w, m)
+		err := encode(w, t)
 		if err == nil {
 			err = w.Flush()
 		}
 		pw.CloseWithError(err)
 	}()
 	return pr
+}
+
+func encode(w io.Writer, t *tree) error {
+	m, err := format.NewManifestEncoder(w, &format.Manifest{Tool: "classic stream", Discarded: t.discarded()})
+	if err != nil {
+		return err
+	}
+	for no, e := range t.all() {
+		if err := m.Add(&format.File{No: no, Path: e.path, Kind: format.KindFile, Size: e.size, Mode: fileMode}); err != nil {
+			return err
+		}
+	}
+	return m.Close()
 }
 
 // manifest hands out a piece of the manifest.

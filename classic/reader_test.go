@@ -79,6 +79,7 @@ func TestReaderBeyondMbstream(t *testing.T) {
 		{"sparse without a map", stream{}.sparse("a", 0, "").end("a"), map[string]string{"a": ""}},
 		{"unknown, ignorable", stream{}.file("a", "x").data(1, 'Z', "/../u", 7, "zz").file("b", "y"), map[string]string{"a": "x", "b": "y"}},
 		{"names as find prints them", stream{}.file("./d/a", "x"), map[string]string{"d/a": "x"}},
+		{"renamed, then an empty file", stream{}.file("a", "x").rename("a", "b").end("c"), map[string]string{"b": "x", "c": ""}},
 		{"renamed into a new directory", stream{}.file("a", "x").rename("a", "d/b"), map[string]string{"d/b": "x"}},
 	} {
 		got, err := content(bytes.NewReader(row.s.tail()), classic.Options{})
@@ -183,7 +184,7 @@ func TestReaderRefusesHostileStreams(t *testing.T) {
 func TestReaderBoundsNames(t *testing.T) {
 	name := strings.Repeat(strings.Repeat("n", 250)+"/", 16)
 	for what, name := range map[string]func(i int) string{
-		"more than 1048576 files":       func(i int) string { return fmt.Sprint(i) },
+		"more than 524288 files":        func(i int) string { return fmt.Sprint(i) },
 		"paths of more than 67108864 b": func(i int) string { return fmt.Sprint(name, i) },
 	} {
 		i, rest := 0, []byte{}

@@ -12,8 +12,8 @@ import (
 
 // Limits of what is kept of a stream in memory: one entry a file.
 const (
-	// MaxFiles bounds the files of a stream.
-	MaxFiles = 1 << 20
+	// MaxFiles bounds the files of a stream: so many keep a reader below 256 MiB.
+	MaxFiles = 1 << 19
 	// MaxPaths bounds all their paths together, in bytes.
 	MaxPaths = 64 << 20
 )
