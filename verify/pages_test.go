@@ -153,7 +153,7 @@ func TestDirProblems(t *testing.T) {
 		"cut":     {func(dir string) { check(t, os.Truncate(dir+"/ibdata1", 39*pageSize)) }, "the manifest says"},
 		"cut odd": {func(dir string) { check(t, os.Truncate(dir+"/ibdata1", 40*pageSize+1)) }, "ends within page 40"},
 		"new":     {func(dir string) { overwrite(t, dir, 5*pageSize, string(page(t, 5, endLSN+1))) }, "newer than the backup's end"},
-		"missing": {func(dir string) { check(t, os.Remove(dir + "/ibdata1")) }, "missing"},
+		"missing": {func(dir string) { check(t, os.Remove(dir+"/ibdata1")) }, "missing"},
 		"a directory": {func(dir string) {
 			check(t, os.Remove(dir+"/ibdata1"))
 			check(t, os.Mkdir(dir+"/ibdata1", 0o700))
