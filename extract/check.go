@@ -5,28 +5,22 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strings"
 )
 
 // CheckTarget refuses a target that Extract would refuse for what it holds. It
 // changes nothing, so it may come before a user is asked for a key; Extract
 // looks again.
 func CheckTarget(opt Options) error {
-	entries, err := os.ReadDir(opt.Dir)
+	st, err := os.Stat(opt.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrTarget, err)
 	}
-	t := &target{opt: opt}
-	for _, e := range entries {
-		switch partial := strings.HasPrefix(e.Name(), partialPrefix); {
-		case partial && !opt.RemovePartial:
-			return t.leftover(e.Name())
-		case !partial && !opt.IntoNonEmpty:
-			return fmt.Errorf("%w: directory %q is not empty: it holds %q", ErrTarget, opt.Dir, e.Name())
-		}
+	if !st.IsDir() {
+		return fmt.Errorf("%w: %q is no directory", ErrTarget, opt.Dir)
 	}
-	return nil
+	_, err = inspect(os.DirFS(opt.Dir), opt)
+	return err
 }

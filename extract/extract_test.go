@@ -232,6 +232,36 @@ func TestUnfinishedExtractionIsRemovedOnRequest(t *testing.T) {
 	}
 }
 
+// P3: an extraction killed among its renames is told from a finished one.
+func TestExtractionKilledWhilePublishing(t *testing.T) {
+	s := source{files: map[string]string{"a/x": "one", "b": "two"}}
+	dir := t.TempDir()
+	stage := filepath.Join(dir, partialPrefix+"x")
+	check(t, os.MkdirAll(filepath.Join(stage, treeDir), 0o700))
+	check(t, os.WriteFile(filepath.Join(stage, publishPart), []byte("a\nb\nibdata1\n"), 0o600))
+	check(t, os.Mkdir(filepath.Join(dir, "a"), 0o700))
+	opt := Options{Dir: dir}
+	if err := CheckTarget(opt); !errors.Is(err, ErrTarget) {
+		t.Errorf("half published: %v, want ErrTarget", err)
+	}
+	opt.RemovePartial = true
+	check(t, CheckTarget(opt))
+	// With the last name in place it is a complete directory, perhaps in use.
+	check(t, os.WriteFile(filepath.Join(dir, "ibdata1"), []byte("precious"), 0o600))
+	if _, err := Extract(t.Context(), Stream(bytes.NewReader(s.archive(t)), 1), opt); !errors.Is(err, ErrTarget) {
+		t.Errorf("published: %v, want ErrTarget", err)
+	}
+	if got := tree(t, dir); got["ibdata1"] != "precious" {
+		t.Errorf("left %v", got)
+	}
+	check(t, os.Remove(filepath.Join(dir, "ibdata1")))
+	_, err := Extract(t.Context(), Stream(bytes.NewReader(s.archive(t)), 1), opt)
+	check(t, err)
+	if got := tree(t, dir); len(got) != 5 || got["b"] != "two" || got["a/x"] != "one" {
+		t.Errorf("got %v", got)
+	}
+}
+
 // P2, P8: a manifest that disagrees with the frames publishes nothing.
 func TestManifestThatDisagreesIsRefused(t *testing.T) {
 	for name, change := range map[string]func(*format.Manifest){

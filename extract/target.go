@@ -22,6 +22,7 @@ const (
 	treeDir      = "tree"     // the tree under its final names
 	redoPart     = "redo"     // the joined redo log
 	manifestPart = "manifest" // the manifest as it came
+	publishPart  = "publish"  // names that are about to be moved into the target
 )
 
 // target is the directory that is to hold the result, and its staging directory.
@@ -70,33 +71,69 @@ func (t *target) openDir() error {
 	return nil
 }
 
-// checkEmpty looks at what the target holds already.
+// checkEmpty looks at what the target holds already, and removes what a killed
+// extraction left if that is wanted.
 func (t *target) checkEmpty() error {
-	entries, err := fs.ReadDir(t.root.FS(), ".")
+	left, err := inspect(t.root.FS(), t.opt)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrTarget, err)
+		return err
 	}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), partialPrefix) {
-			if err := t.leftover(e.Name()); err != nil {
-				return err
-			}
-		} else if !t.opt.IntoNonEmpty {
-			return fmt.Errorf("%w: directory %q is not empty: it holds %q", ErrTarget, t.opt.Dir, e.Name())
+	for _, name := range left {
+		t.opt.Log.Info("removing an unfinished extraction", "path", filepath.Join(t.opt.Dir, name))
+		if err := t.root.RemoveAll(name); err != nil {
+			return fmt.Errorf("%w: %w", ErrTarget, err)
 		}
 	}
 	return nil
 }
 
-func (t *target) leftover(name string) error {
-	if !t.opt.RemovePartial {
-		return fmt.Errorf("%w: directory %q holds %q, left by an extraction that did not finish; --remove-partial removes it", ErrTarget, t.opt.Dir, name)
+// inspect refuses a target for what it holds. It returns what killed extractions
+// left there, staging directories last: they say what is left over.
+func inspect(dir fs.FS, opt Options) (left []string, err error) {
+	entries, err := fs.ReadDir(dir, ".")
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrTarget, err)
 	}
-	t.opt.Log.Info("removing an unfinished extraction", "dir", filepath.Join(t.opt.Dir, name))
-	if err := t.root.RemoveAll(name); err != nil {
-		return fmt.Errorf("%w: %w", ErrTarget, err)
+	var stages []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), partialPrefix) {
+			stages = append(stages, e.Name())
+			left = append(left, published(dir, e.Name())...)
+		}
 	}
-	return nil
+	if len(stages) > 0 && !opt.RemovePartial {
+		return nil, fmt.Errorf("%w: directory %q holds %q, left by an extraction that did not finish; --remove-partial removes it", ErrTarget, opt.Dir, stages[0])
+	}
+	for _, e := range entries {
+		if !opt.IntoNonEmpty && !slices.Contains(stages, e.Name()) && !slices.Contains(left, e.Name()) {
+			return nil, fmt.Errorf("%w: directory %q is not empty: it holds %q", ErrTarget, opt.Dir, e.Name())
+		}
+	}
+	return append(left, stages...), nil
+}
+
+// published returns what the extraction with that staging directory had moved
+// into the target when it was killed. If it had moved everything, the target is
+// complete and may be in use: then nothing of it is a leftover.
+func published(dir fs.FS, stage string) (names []string) {
+	list, err := fs.ReadFile(dir, stage+"/"+publishPart)
+	if err != nil {
+		return nil // it had not come to that
+	}
+	all := strings.Split(strings.TrimSuffix(string(list), "\n"), "\n")
+	exists := func(name string) bool {
+		_, err := fs.Lstat(dir, name)
+		return err == nil
+	}
+	if exists(all[len(all)-1]) {
+		return nil
+	}
+	for _, name := range all {
+		if fs.ValidPath(name) && !strings.Contains(name, "/") && exists(name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func (t *target) makeStage() error {
@@ -162,16 +199,47 @@ func (t *target) publish(opt Options) error {
 		return cmp.Compare(slices.Index(t.last, a.Name()), slices.Index(t.last, b.Name()))
 	})
 	// All collisions are found before the first entry moves.
+	var names []string
 	for _, e := range entries {
 		if _, err := t.root.Lstat(e.Name()); !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%w: %q exists in %q", ErrTarget, e.Name(), opt.Dir)
 		}
+		names = append(names, e.Name())
 	}
-	for _, e := range entries {
-		if err := t.root.Rename(t.name+"/"+treeDir+"/"+e.Name(), e.Name()); err != nil {
-			return fmt.Errorf("publish %q: %w", e.Name(), err)
+	if err := t.announce(names); err != nil {
+		return err
+	}
+	for i, name := range names {
+		if err := t.root.Rename(t.name+"/"+treeDir+"/"+name, name); err != nil {
+			t.takeBack(names[:i])
+			return fmt.Errorf("publish %q: %w", name, err)
 		}
 	}
 	t.made = false
 	return syncDir(opt.Dir)
+}
+
+// announce writes down what is about to be moved, for whoever finds the staging
+// directory if the process is killed before everything was. Names are one to a
+// line: no path of an archive has a line end in it that got this far.
+func (t *target) announce(names []string) error {
+	for _, name := range names {
+		if strings.Contains(name, "\n") {
+			return fmt.Errorf("publish %q: line end in a name", name)
+		}
+	}
+	err := t.stage.WriteFile(publishPart, []byte(strings.Join(names, "\n")+"\n"), 0o600)
+	if err != nil {
+		return err
+	}
+	return syncDir(filepath.Join(t.opt.Dir, t.name))
+}
+
+// takeBack undoes what was published, so that an error leaves nothing.
+func (t *target) takeBack(names []string) {
+	for _, name := range slices.Backward(names) {
+		if err := t.root.Rename(name, t.name+"/"+treeDir+"/"+name); err != nil {
+			t.opt.Log.Warn("could not be taken back", "path", filepath.Join(t.opt.Dir, name), "error", err)
+		}
+	}
 }
