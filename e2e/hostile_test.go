@@ -21,7 +21,7 @@ const maxResident = 256 << 20
 
 // run runs xbstream and returns its standard output, how it ended and the most
 // memory it had at a time, in bytes.
-func run(t *testing.T, in io.Reader, out io.Writer, args ...string) (err error, stderr string, resident int64) {
+func run(t *testing.T, in io.Reader, out io.Writer, args ...string) (stderr string, resident int64, err error) {
 	t.Helper()
 	_, xbstream := binaries(t)
 	c := exec.CommandContext(t.Context(), xbstream, args...)
@@ -31,7 +31,7 @@ func run(t *testing.T, in io.Reader, out io.Writer, args ...string) (err error, 
 	if c.ProcessState == nil {
 		t.Fatal(err)
 	}
-	return err, log.String(), c.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10 // Linux counts KiB
+	return log.String(), c.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10, err // Linux counts KiB
 }
 
 // rawArchive writes frames without keeping anything: a child's peak memory, as
@@ -142,7 +142,7 @@ func TestManyTinyFilesTakeLittleMemory(t *testing.T) {
 			defer f.Close()
 			in = struct{ io.Reader }{f} // so that it is a pipe
 		}
-		err, log, resident := run(t, in, io.Discard, c.args...)
+		log, resident, err := run(t, in, io.Discard, c.args...)
 		if err != nil {
 			t.Errorf("%s: %v\n%s", c.what, err, log)
 		}

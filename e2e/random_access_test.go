@@ -108,7 +108,7 @@ func TestRandomAccessReadsLittle(t *testing.T) {
 		name := filepath.Join(dir, c.what+".xb")
 		archive, err := os.Create(name)
 		check(t, err)
-		err, log, _ := run(t, nil, archive, append([]string{"create", "-C", source, "."}, c.create...)...)
+		log, _, err := run(t, nil, archive, append([]string{"create", "-C", source, "."}, c.create...)...)
 		if err != nil {
 			t.Fatalf("create: %v\n%s", err, log)
 		}
@@ -144,7 +144,7 @@ func sameFromPipe(t *testing.T, name, key, fromFile string, want []byte) {
 		if i < 2 {
 			out = &lists[i]
 		}
-		err, log, _ := run(t, struct{ io.Reader }{f}, out, args...)
+		log, _, err := run(t, struct{ io.Reader }{f}, out, args...)
 		if err != nil {
 			t.Errorf("%q: %v\n%s", args, err, log)
 		}
