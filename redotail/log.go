@@ -31,6 +31,10 @@ type Log interface {
 	// until the next call. The error is ErrTip when the server has written
 	// nothing more yet, and ErrOverrun or ErrDamaged for good.
 	Read(ctx context.Context) (Piece, error)
+	// Written says that the server has flushed its log up to lsn, which a
+	// reader cannot know of the last bytes by itself. It may be called from
+	// any goroutine.
+	Written(lsn format.LSN)
 	// Boundary returns the first LSN not below at where a mini-transaction
 	// of the piece ends. at must not be above p.End().
 	Boundary(p Piece, at format.LSN) format.LSN

@@ -234,6 +234,16 @@ func (t *Tailer) StopAt(lsn format.LSN) {
 	}
 }
 
+// Written passes on that the server has flushed its log up to lsn. The last few
+// KiB of the log are read only when that is known: see Log.
+func (t *Tailer) Written(lsn format.LSN) {
+	t.log.Written(lsn)
+	select {
+	case t.wanted <- struct{}{}:
+	default:
+	}
+}
+
 // Next returns the next piece; the caller owns its Data. After the end it
 // returns io.EOF, after a failure of Run that error, at once.
 func (t *Tailer) Next(ctx context.Context) (Piece, error) { return t.spool.take(ctx) }

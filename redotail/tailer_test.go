@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -70,6 +71,7 @@ func (f *logFile) tailer(opt redotail.Options) *redotail.Tailer {
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	l.Written(math.MaxUint64) // this log is written between reads, never during one
 	t := redotail.New(l, opt)
 	f.t.Cleanup(func() {
 		if err := errors.Join(t.Close(), l.Close()); err != nil {

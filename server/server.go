@@ -43,6 +43,8 @@ type Server interface {
 	// LSN returns the end of the redo written so far, in the server's memory
 	// or on disk.
 	LSN(ctx context.Context) (format.LSN, error)
+	// Written returns the LSN up to which the redo is in the log file.
+	Written(ctx context.Context) (format.LSN, error)
 	// Close closes the connections. It does not end a backup.
 	Close() error
 }

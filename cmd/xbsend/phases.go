@@ -101,6 +101,9 @@ func (p *phases) run(ctx context.Context) (*format.Manifest, error) {
 	if err := p.locks.End(ctx); err != nil {
 		return nil, err
 	}
+	if err := p.awaitRedo(ctx, pos.LSN); err != nil {
+		return nil, err
+	}
 	return p.manifest(pos), nil
 }
 
@@ -239,9 +242,6 @@ func (p *phases) reconcile(ctx context.Context) error {
 
 // catchUp waits until the redo was read up to where the server is now.
 func (p *phases) catchUp(ctx context.Context) error {
-	if err := p.locks.FlushLogs(ctx); err != nil {
-		return err
-	}
 	lsn, err := p.server.LSN(ctx)
 	if err != nil {
 		return err
@@ -251,12 +251,35 @@ func (p *phases) catchUp(ctx context.Context) error {
 		if time.Now().After(limit) {
 			return &redotail.StuckError{Reached: p.tail.Position(), Wanted: lsn}
 		}
+		if err := p.written(ctx, lsn); err != nil {
+			return err
+		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-time.After(time.Millisecond):
 		}
 	}
+	return nil
+}
+
+// written makes the server write its redo up to lsn, if it has not, and lets the
+// tail know how far it has come: the last block of a log cannot be trusted
+// without the server's word.
+func (p *phases) written(ctx context.Context, lsn format.LSN) error {
+	at, err := p.server.Written(ctx)
+	if err != nil {
+		return err
+	}
+	if at < lsn {
+		if err := p.locks.FlushLogs(ctx); err != nil {
+			return err
+		}
+		if at, err = p.server.Written(ctx); err != nil {
+			return err
+		}
+	}
+	p.tail.Written(at)
 	return nil
 }
 
@@ -329,7 +352,31 @@ func (p *phases) position(ctx context.Context) (server.Position, error) {
 	// Before the lock is released: what the tail has read until now holds no
 	// commit after the position, and it reads nothing more than up to it.
 	p.tail.StopAt(pos.LSN)
+	if err := p.written(ctx, pos.LSN); err != nil {
+		return server.Position{}, err
+	}
 	return pos, p.hook.run(ctx, "end-lsn", "")
+}
+
+// awaitRedo tells the tail of the server's flushes until it has all that the
+// backup needs. A server with innodb_flush_log_at_trx_commit=0 flushes when it
+// likes; nothing is locked any more.
+func (p *phases) awaitRedo(ctx context.Context, lsn format.LSN) error {
+	for {
+		at, err := p.server.Written(ctx)
+		if err != nil {
+			return err
+		}
+		p.tail.Written(at)
+		if at >= lsn {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 }
 
 // copyLast copies what stands still only while commits are blocked. Aria's

@@ -29,6 +29,31 @@
 // none: the bit is right again after two laps, and behind the last write the
 // rest of a block is filled with old log of any lap.
 //
+// # Why what it returns was not torn
+//
+// The server writes its last block again and again as it fills, and behind the
+// last mini-transaction that block holds old bytes of the server's buffer: whole
+// mini-transactions of this lap, a few MB back. A read in the middle of such a
+// write sees new bytes and then old ones. Where an old mini-transaction happens
+// to begin at that very place, the chain goes on into it, with right checksums
+// and sequence bits, and the reader ends up between mini-transactions for good
+// (seen about once in ten backups on a crowded machine, where a server may be
+// stopped in the middle of a write).
+//
+// So only bytes are returned that were in the file before the read began, which
+// a write cannot change any more. That is known
+//
+//   - below the end LSN of a checkpoint on disk;
+//   - below an LSN that the server says it has flushed (Log.Written);
+//   - below the block into which the chain was seen to reach: writes go in LSN
+//     order, old bytes do not cross a block's end, and what stands in the next
+//     block before it is written is of another lap. The data is read once more
+//     after that was seen, and must be the same.
+//
+// What lies above waits for the next read.
+//
+// # Where the data does not parse
+//
 // Where the data does not parse, L is the tip, or the read was torn, or the
 // redo was lost. It cannot be the tip if e, as read before the data, was above
 // L: everything below an end LSN on disk is on disk. Then it is lost or
@@ -42,8 +67,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -92,6 +119,8 @@ type Log struct {
 	start  ondisk.Checkpoint // where the redo begins
 	newest ondisk.Checkpoint // newest seen on disk
 
+	written atomic.Uint64 // LSN that the server says it has flushed
+
 	lsn   format.LSN // where the next piece begins
 	guard []byte     // the bytes before lsn, as they are on disk
 	begun startMark
@@ -99,6 +128,7 @@ type Log struct {
 	size     int           // how much to read next
 	patience time.Duration // tornPatience, but in tests
 	buf      []byte        // readMax
+	again    []byte        // what was read, once more
 	mtrs     []extent
 	head     []byte // headSize
 }
@@ -115,6 +145,7 @@ func Open(ctx context.Context, dir string) (*Log, error) {
 		size:     readMax,
 		patience: tornPatience,
 		buf:      make([]byte, readMax),
+		again:    make([]byte, readMax),
 		head:     make([]byte, headSize),
 		guard:    make([]byte, guardSize),
 	}
@@ -234,17 +265,26 @@ func (l *Log) Read(ctx context.Context) (redotail.Piece, error) {
 		if err := ctx.Err(); err != nil {
 			return redotail.Piece{}, context.Cause(ctx)
 		}
-		onDisk := l.newest.EndLSN // before the data is read
+		// Both before the data is read.
+		onDisk := l.newest.EndLSN
+		proven := max(onDisk, format.LSN(l.written.Load()))
+		if drained {
+			proven = math.MaxUint64 // nobody writes to the old file any more
+		}
 		data := l.buf[:min(l.size, int(min(l.ring.Capacity, readMax)))]
 		if err := l.readRing(data, l.ring.Offset(l.lsn)); err != nil {
 			return redotail.Piece{}, l.failed("read", err)
 		}
 		used, why := l.whole(data)
+		sure, err := l.prove(data, used, proven)
+		if err != nil {
+			return redotail.Piece{}, l.failed("read again", err)
+		}
 		if err := l.checkNotLapped(ctx); err != nil {
 			return redotail.Piece{}, err
 		}
-		if used > 0 {
-			return l.accept(data[:used])
+		if sure > 0 {
+			return l.accept(data[:sure])
 		}
 		if errors.Is(why, ondisk.ErrShort) && l.size < readMax {
 			l.size = min(l.size*16, readMax)
@@ -263,6 +303,9 @@ func (l *Log) Read(ctx context.Context) (redotail.Piece, error) {
 				return redotail.Piece{}, err
 			}
 			drained = false
+		case used > 0: // but nothing of it is sure to be whole
+			l.size = readMin
+			return redotail.Piece{}, redotail.ErrTip
 		case onDisk <= l.lsn:
 			l.size = readMin
 			return redotail.Piece{}, redotail.ErrTip
@@ -296,6 +339,58 @@ func (l *Log) whole(data []byte) (used int, why error) {
 		used += m.Size
 	}
 	return used, ondisk.ErrShort
+}
+
+// prove returns how many of the used bytes at the start of data surely were in
+// the file before they were read; what is below proven was. It leaves only the
+// extents of those in l.mtrs.
+func (l *Log) prove(data []byte, used int, proven format.LSN) (sure int, err error) {
+	if used == 0 {
+		return 0, nil
+	}
+	n, sure := l.upTo(proven)
+	if sure < used {
+		m, more := l.upTo(l.blockOf(l.lsn + format.LSN(used) - 1))
+		if more > sure {
+			again := l.again[:more]
+			if err := l.readRing(again, l.ring.Offset(l.lsn)); err != nil {
+				return 0, err
+			}
+			if bytes.Equal(again, data[:more]) {
+				n, sure = m, more
+			}
+		}
+	}
+	l.mtrs = l.mtrs[:n]
+	return sure, nil
+}
+
+// upTo returns how many mini-transactions end at lsn or before, and their size.
+func (l *Log) upTo(lsn format.LSN) (mtrs, size int) {
+	for _, m := range l.mtrs {
+		if l.lsn+format.LSN(size)+format.LSN(m.size) > lsn {
+			break
+		}
+		mtrs++
+		size += int(m.size)
+	}
+	return mtrs, size
+}
+
+// blockOf returns the LSN at which the write block that holds lsn begins.
+func (l *Log) blockOf(lsn format.LSN) format.LSN {
+	return lsn - format.LSN(l.ring.Offset(lsn)%guardSize)
+}
+
+// Written says that the server has flushed its log up to lsn. It may be called
+// from any goroutine.
+func (l *Log) Written(lsn format.LSN) {
+	for {
+		old := l.written.Load()
+		if uint64(lsn) <= old || l.written.CompareAndSwap(old, uint64(lsn)) {
+			return
+		}
+	}
 }
 
 // errOtherLap says that a mini-transaction was written on another lap around

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,7 +16,16 @@ import (
 	"github.com/xbstream/xbstream/redotail"
 )
 
+// open opens a ring that the test writes between reads, never during one.
 func open(t *testing.T, dir string) *Log {
+	t.Helper()
+	l := openLive(t, dir)
+	l.Written(math.MaxUint64)
+	return l
+}
+
+// openLive opens a log that a server writes.
+func openLive(t *testing.T, dir string) *Log {
 	t.Helper()
 	l, err := Open(t.Context(), dir)
 	if err != nil {

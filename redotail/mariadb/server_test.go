@@ -199,6 +199,20 @@ func (s *server) lsn() format.LSN {
 	return format.LSN(lsn)
 }
 
+// waitWritten waits until the server has flushed its log up to lsn.
+func (s *server) waitWritten(lsn format.LSN) {
+	s.t.Helper()
+	s.exec("FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS")
+	waitFor(s.t, "flush", func() bool {
+		var name string
+		var written uint64
+		if err := s.db.QueryRow("SHOW GLOBAL STATUS LIKE 'Innodb_lsn_flushed'").Scan(&name, &written); err != nil {
+			s.t.Fatal(err)
+		}
+		return format.LSN(written) >= lsn
+	})
+}
+
 const writers = 3
 
 // load runs writers until stop is called, which waits for them and fails the
@@ -294,7 +308,7 @@ func (s *server) signal(sig os.Signal) {
 
 // tail runs a Tailer into a linear log in dir until stop is called with an
 // LSN, which waits for it.
-func tail(t *testing.T, l *Log, dir string, opt redotail.Options) (tailer *redotail.Tailer, stop func(format.LSN)) {
+func tail(t *testing.T, s *server, l *Log, dir string, opt redotail.Options) (tailer *redotail.Tailer, stop func(format.LSN)) {
 	t.Helper()
 	start := l.Start()
 	f, err := os.Create(filepath.Join(dir, logName))
@@ -340,6 +354,8 @@ func tail(t *testing.T, l *Log, dir string, opt redotail.Options) (tailer *redot
 	return tailer, func(lsn format.LSN) {
 		t.Helper()
 		tailer.StopAt(lsn)
+		s.waitWritten(lsn)
+		tailer.Written(lsn)
 		if err := g.Wait(); err != nil {
 			t.Fatal(err)
 		}
@@ -397,9 +413,9 @@ func tailAndRecover(t *testing.T, opt redotail.Options, args []string, during fu
 	t.Helper()
 	s := startServer(t, newDataDir(t), args...)
 	stopLoad := s.load()
-	l := open(t, s.logDir)
+	l := openLive(t, s.logDir)
 	dir := s.frozenCopy()
-	tailer, stopTail := tail(t, l, dir, opt)
+	tailer, stopTail := tail(t, s, l, dir, opt)
 	during(s, tailer)
 	stopLoad()
 	wanted, want := s.lsn(), s.digest()
@@ -527,13 +543,13 @@ func TestStragglerReadsTheSameOrIsTold(t *testing.T) {
 	s := startServer(t, newDataDir(t), "--innodb-log-file-size=8M")
 	stopLoad := s.load()
 	dir := t.TempDir()
-	quick := open(t, s.logDir)
-	tailer, stopTail := tail(t, quick, dir, redotail.Options{})
+	quick := openLive(t, s.logDir)
+	tailer, stopTail := tail(t, s, quick, dir, redotail.Options{})
 	rnd := rand.New(rand.NewPCG(1, 1))
 	var slow []redotail.Piece
 	behind, lost := 0, 0
 	for range 15 {
-		l := open(t, s.logDir)
+		l := openLive(t, s.logDir)
 		for err := error(nil); err == nil && len(slow) < 400; {
 			from := l.lsn
 			pause := format.LSN(rnd.IntN(9 << 20))
@@ -583,7 +599,7 @@ func TestPausedReaderIsToldWhatItLost(t *testing.T) {
 	s := startServer(t, newDataDir(t), "--innodb-log-file-size=8M")
 	stopLoad := s.load()
 	for _, laps := range []format.LSN{1, 2, 3} {
-		l := open(t, s.logDir)
+		l := openLive(t, s.logDir)
 		if _, err := l.Read(t.Context()); err != nil && !errors.Is(err, redotail.ErrTip) {
 			t.Fatal(err)
 		}
@@ -603,9 +619,9 @@ func TestPausedReaderIsToldWhatItLost(t *testing.T) {
 func TestSameBytesAsThePeer(t *testing.T) {
 	s := startServer(t, newDataDir(t), "--innodb-log-file-size=96M")
 	stopLoad := s.load()
-	l := open(t, s.logDir)
+	l := openLive(t, s.logDir)
 	dir := t.TempDir()
-	tailer, stopTail := tail(t, l, dir, redotail.Options{})
+	tailer, stopTail := tail(t, s, l, dir, redotail.Options{})
 	target := filepath.Join(t.TempDir(), "peer")
 	socket := ""
 	if err := s.db.QueryRow("SELECT @@socket").Scan(&socket); err != nil {
