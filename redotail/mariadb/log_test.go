@@ -59,6 +59,45 @@ func readAll(t *testing.T, l *Log) []byte {
 	}
 }
 
+// A read in the middle of the server's write of its last block may see old
+// mini-transactions of this lap where new ones are about to be. They are valid
+// in themselves and must not be taken.
+func TestHalfWrittenBlockIsNotTaken(t *testing.T) {
+	const first = 50000
+	w := newRing(t, plainHeader(first), 1<<20, first)
+	l := openLive(t, w.dir)
+	w.fill(first + 1000)
+	l.Written(w.lsn)
+	readAll(t, l) // the log's own start
+	want := w.fill(first + 31000)
+	got := readAll(t, l)
+	if len(got) < 30000-2*guardSize {
+		t.Fatalf("%d bytes of 30000 read before the last block", len(got))
+	}
+	// What the half-written block shows after the first 30000 bytes.
+	real := w.lsn
+	w.fill(real + 300)
+	w.lsn = real
+	if got = append(got, readAll(t, l)...); len(got) > 30000 {
+		t.Fatalf("%d bytes taken, %d were written", len(got), 30000)
+	}
+	// The server's write is finished, and goes on into further blocks.
+	want = append(want, w.write(pageRecord(1000, 77))...)
+	want = append(want, w.fill(real+20000)...)
+	got = append(got, readAll(t, l)...)
+	if len(got) < len(want)-2*guardSize || !bytes.HasPrefix(want, got) {
+		t.Fatalf("%d bytes read, not those written", len(got))
+	}
+	// The rest is taken on the server's word, and not before.
+	if _, err := l.Read(t.Context()); !errors.Is(err, redotail.ErrTip) {
+		t.Fatal(err)
+	}
+	l.Written(w.lsn)
+	if got = append(got, readAll(t, l)...); !bytes.Equal(got, want) {
+		t.Fatalf("%d bytes read, %d written", len(got), len(want))
+	}
+}
+
 func encryptedHeader(first format.LSN) ondisk.Header {
 	h := plainHeader(first)
 	h.Magic, h.Encryption = ondisk.MagicEncrypted, ondisk.Encryption{3: 1, 7: 1, 8: 0xAB}
