@@ -40,6 +40,10 @@ type Server interface {
 	// An import gives such a table its tablespace back under the same id, and
 	// neither the redo log nor anything else tells that it happened.
 	Discarded(ctx context.Context) (map[format.SpaceID]bool, error)
+	// SpaceFile returns the path of the file the server uses for a tablespace,
+	// as the server has it: absolute, or relative to the data directory. It
+	// is empty for one that the server does not have open.
+	SpaceFile(ctx context.Context, id format.SpaceID) (string, error)
 	// LSN returns the end of the redo written so far, in the server's memory
 	// or on disk.
 	LSN(ctx context.Context) (format.LSN, error)

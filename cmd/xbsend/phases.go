@@ -236,6 +236,9 @@ func (p *phases) reconcile(ctx context.Context) error {
 	if err := mustStand(p.late); err != nil {
 		return err
 	}
+	if err := p.settleStrays(ctx); err != nil {
+		return err
+	}
 	p.dirs, err = p.files.Dirs(ctx)
 	return err
 }

@@ -81,6 +81,18 @@ func (m *mariadb) Discarded(ctx context.Context) (map[format.SpaceID]bool, error
 	return ids, nil
 }
 
+// SpaceFile asks for what InnoDB has open; it needs PROCESS.
+func (m *mariadb) SpaceFile(ctx context.Context, id format.SpaceID) (string, error) {
+	rows, err := server.Rows(ctx, m.s.DB, "SELECT FILENAME FROM information_schema.INNODB_SYS_TABLESPACES WHERE SPACE = "+id.String())
+	if err != nil {
+		return "", m.s.Fail("ask for the file of a tablespace", err)
+	}
+	if len(rows) != 1 {
+		return "", nil
+	}
+	return rows[0]["FILENAME"], nil
+}
+
 // Written reads Innodb_lsn_flushed.
 func (m *mariadb) Written(ctx context.Context) (format.LSN, error) {
 	rows, err := server.Rows(ctx, m.s.DB, "SHOW GLOBAL STATUS LIKE 'Innodb_lsn_flushed'")
