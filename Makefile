@@ -14,7 +14,7 @@ TEST := go test -p 2 -timeout 45m
 CONCURRENT := ./format ./extract ./redotail/... ./chunker/... ./server/... ./prepare/... ./internal/innodb/...
 RACE_SKIP := TestSelectionOfDamagedArchive|TestErrorBelowTheEncryptionIsNotCalledDamage|TestCutSealedArchiveIsRefused|TestPeer/(16k,_crc32|4k|8k|32k|64k)|TestRun/damage
 
-.PHONY: help setup build cross demo test race fuzz bench lint check repeat
+.PHONY: help setup build cross demo test race fuzz bench lint check repeat peer storm
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -55,3 +55,9 @@ check: ## what CI runs
 
 repeat: setup build ## the main test 20 times
 	XB_REPEAT=20 go test ./e2e -run TestRestoredCopyFollowsSource -count=1 -timeout 3h -v
+
+peer: setup ## recovery compared with mariabackup's, page by page, over 200 000 pages
+	XB_PEER_PAGES=200000 go test -timeout 90m -count=1 -run TestPeer -v ./prepare
+
+storm: setup build ## 100 backups in a storm of DDL
+	XB_REPEAT=25 go test ./e2e -run TestCopyTakenInAStormOfDDL -count=1 -timeout 3h -v
