@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os/user"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -90,6 +91,9 @@ func (c *command) runExtract(ctx context.Context, x extractFlags, args []string)
 			x.opt.Redo = x.how.feed.Follow
 		}
 		x.opt.Prepare = func(ctx context.Context, dir string) error {
+			// What extraction held is not needed any more, and counts
+			// beside --memory until it is given back.
+			debug.FreeOSMemory()
 			_, err := x.how.run(ctx, dir, log, p)
 			return err
 		}
