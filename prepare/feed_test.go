@@ -89,15 +89,15 @@ func logged(opt Options) (Options, *bytes.Buffer) {
 
 func TestFeed(t *testing.T) {
 	backup := takeBackup(t, peerCase{
-		tables: tablesPlain, ddl: true, setup: flushing, rows: 2000,
-		args: []string{"--innodb-log-file-size=512M"},
+		tables: tablesPlain, ddl: true, rows: 2000,
+		args: []string{"--innodb-log-file-size=512M"}, during: writeMuchRedo,
 	})
 	want := copySpaces(t, backup)
 	plain, err := Run(t.Context(), want, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if plain.Batches != 1 || plain.RedoBytes < 3*minMemory {
+	if plain.Batches != 1 || plain.RedoBytes < muchRedo/2 {
 		t.Fatalf("%d bytes of redo in %d batches: not the case it should be", plain.RedoBytes, plain.Batches)
 	}
 
@@ -135,6 +135,27 @@ func TestFeed(t *testing.T) {
 	}
 	t.Run("not used", func(t *testing.T) { testUnusedFeed(t, backup, want) })
 	t.Run("damage", func(t *testing.T) { testFeedOfDamage(t, backup) })
+}
+
+// muchRedo is more than fits into two batches of the smallest size.
+const muchRedo = 40 << 20
+
+// writeMuchRedo writes until the checkpoint is that far behind.
+func writeMuchRedo(t *testing.T, s *server) {
+	t.Helper()
+	for range 200 {
+		var name string
+		var age int64
+		if err := s.db.QueryRow("SHOW GLOBAL STATUS LIKE 'Innodb_checkpoint_age'").Scan(&name, &age); err != nil {
+			t.Fatal(err)
+		}
+		if age >= muchRedo {
+			return
+		}
+		s.exec(t, "CREATE OR REPLACE TABLE d.much (id INT PRIMARY KEY, a VARCHAR(200), KEY(a)) ENGINE=InnoDB",
+			"INSERT INTO d.much SELECT seq, MD5(seq) FROM seq_1_to_20000")
+	}
+	t.Fatal("the server does not write enough redo")
 }
 
 // testUnusedFeed has feeds that must not be used, and makes no difference.
