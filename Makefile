@@ -14,10 +14,10 @@ TEST := go test -p 2 -timeout 45m
 CONCURRENT := ./format ./extract ./redotail/... ./chunker/... ./server/... ./prepare/... ./internal/innodb/...
 RACE_SKIP := TestSelectionOfDamagedArchive|TestErrorBelowTheEncryptionIsNotCalledDamage|TestCutSealedArchiveIsRefused|TestPeer/(16k,_crc32|4k|8k|32k|64k)|TestRun/damage
 
-.PHONY: help setup build cross demo test race fuzz bench lint check repeat peer storm
+.PHONY: help setup build cross demo test race fuzz bench lint check repeat peer storm fuzz-long
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
 
 setup: ## install what a fresh Debian machine lacks for demo, test and bench
 	scripts/setup.sh
@@ -39,8 +39,11 @@ test: setup build ## all tests
 race: setup ## the concurrent packages under the race detector
 	$(TEST) -race -skip '$(RACE_SKIP)' $(CONCURRENT)
 
-fuzz: ## every fuzz target for FUZZTIME (10s)
+fuzz: ## every fuzz target for a while, readers of archives for a minute
 	scripts/fuzz.sh
+
+fuzz-long: ## every fuzz target for ten minutes
+	FUZZTIME=10m scripts/fuzz.sh
 
 bench: setup build ## beside mariabackup, as Markdown
 	go run ./bench -bin bin

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -134,6 +135,10 @@ func pipeline(t *testing.T, sender, receiver []string) {
 	send := exec.CommandContext(ctx, path[sender[0]], sender[1:]...)
 	receive := exec.CommandContext(ctx, path[receiver[0]], receiver[1:]...)
 	send.Stderr, receive.Stderr = &logs[0], &logs[1]
+	if !slices.Contains(receiver, "--with-server") {
+		// The receiving side must need no server: it finds none.
+		receive.Env = []string{"PATH=/nonexistent"}
+	}
 	r, w, err := os.Pipe()
 	check(t, err)
 	send.Stdout, receive.Stdin = w, r
