@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
+	"strings"
 
 	"github.com/xbstream/xbstream/chunker"
 )
@@ -32,5 +34,13 @@ func (h hook) run(ctx context.Context, event, table string) error {
 	return nil
 }
 
-func (h hook) before(f chunker.File) error { return h.run(context.Background(), "before-copy", f.Rel) }
-func (h hook) after(f chunker.File) error  { return h.run(context.Background(), "after-copy", f.Rel) }
+func (h hook) before(f chunker.File) error {
+	return h.run(context.Background(), "before-copy", tableOf(f.Rel))
+}
+
+func (h hook) after(f chunker.File) error {
+	return h.run(context.Background(), "after-copy", tableOf(f.Rel))
+}
+
+// tableOf is a file's db/table, in the letters of its file name.
+func tableOf(rel string) string { return strings.TrimSuffix(rel, path.Ext(rel)) }
