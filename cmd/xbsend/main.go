@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"github.com/xbstream/xbstream/chunker"
 	"github.com/xbstream/xbstream/internal/cli"
+	ondisk "github.com/xbstream/xbstream/internal/innodb/mariadb"
 	"github.com/xbstream/xbstream/redotail"
 	"github.com/xbstream/xbstream/server"
 )
@@ -63,12 +65,16 @@ func run(ctx context.Context, args []string, s streams) int {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
+		if errors.Is(err, syscall.EPIPE) {
+			err = fmt.Errorf("the receiving side ended, see its message: %w", err)
+		}
 		f.out.Logger("xbsend", s.err).Error(err.Error())
 	}
 	if _, ok := errors.AsType[*server.Error](err); ok && context.Cause(ctx) == nil {
 		return cli.ExitServer
 	}
 	return cli.Code(err, []cli.Case{
+		{Err: ondisk.ErrUnsupported, Code: cli.ExitServer},
 		{Err: redotail.ErrOverrun, Code: cli.ExitRedoLost},
 		{Err: redotail.ErrSpoolFull, Code: cli.ExitRedoLost},
 		{Err: redotail.ErrDamaged, Code: cli.ExitRedoLost},
