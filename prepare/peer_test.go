@@ -313,14 +313,8 @@ func difference(s *tablespace, p, q []byte, freed bool) string {
 		return "freed page"
 	case sameExpanded(s.pages, p, q):
 		return "page_compressed, equal when expanded"
-	case !s.pages.FullCRC32 && innodb.Type(p) == innodb.TypeRTree && innodb.Type(q) == innodb.TypeRTree && sameBut(p, q, 26, 34):
-		return "R-tree split number, old format"
 	}
 	return ""
-}
-
-func sameBut(p, q []byte, from, to int) bool {
-	return bytes.Equal(p[:from], q[:from]) && bytes.Equal(p[to:], q[to:])
 }
 
 func sameExpanded(f innodb.PageFormat, p, q []byte) bool {

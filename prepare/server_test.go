@@ -81,6 +81,11 @@ func TestEncrypted(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			backup := takeBackup(t, peerCase{tables: c.tables, args: append(c.args, plugin...), setup: flushing})
+			// mariabackup may have left a marker (secret.new) for the table;
+			// putting such files in their places is no change of content.
+			if err := newTree(backup, 16384).settleMarkers(&Report{}); err != nil {
+				t.Fatal(err)
+			}
 			before := copyTree(t, backup)
 			_, err := Run(context.Background(), backup, Options{})
 			if !errors.Is(err, ErrEncrypted) || !strings.Contains(err.Error(), c.place) || !strings.Contains(err.Error(), "--with-server") {

@@ -218,7 +218,16 @@ func (f PageFormat) verifyOldCryptCompressed(page []byte) *ChecksumError {
 // Seal writes the copy of the LSN and the checksum that the format wants, after
 // a page was changed. The page must be plain: neither page_compressed nor
 // encrypted. It must be f.Physical bytes long.
+//
+// In the old format the server also clears the split sequence number of a
+// spatial index's page whenever it writes one (InnoDB buf0flu.cc): its counter
+// begins anew when it starts, and a number from before would make every search
+// think that the page was split meanwhile and go through its neighbour twice.
+// Redo sets that number, so it must be cleared here as well.
 func (f PageFormat) Seal(page []byte) {
+	if !f.FullCRC32 && Type(page) == TypeRTree {
+		clear(page[offKeyVersion:offSpaceID])
+	}
 	switch n := len(page); {
 	case f.FullCRC32:
 		putU32(page, n-fullTrailer, u32(page, offLSN+4))
