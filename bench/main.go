@@ -163,7 +163,11 @@ func benchPrepare(ctx context.Context, c config) error {
 		if err := os.RemoveAll(work); err != nil {
 			return err
 		}
-		return plain(ctx, "cp", "-a", dir, work)
+		if err := plain(ctx, "cp", "-a", dir, work); err != nil {
+			return err
+		}
+		// What the copy left to be written is neither side's work.
+		return plain(ctx, "sync", "-f", work)
 	}
 	peer := []string{"mariabackup", "--no-defaults", "--prepare", "--target-dir=" + work}
 	ours := pipeline{{filepath.Join(c.bin, "xbstream"), "prepare", work}}
