@@ -265,10 +265,20 @@ func (i *instance) session(t *testing.T) *sql.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var id int64
+	if err := c.QueryRowContext(t.Context(), "SELECT CONNECTION_ID()").Scan(&id); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
-		// Not back to the pool: it may hold locks.
+		// Not back to the pool: it may hold locks, until the server has seen
+		// that it is closed.
 		c.Raw(func(any) error { return driver.ErrBadConn })
 		c.Close()
+		eventually(t, "the session ends", func() bool {
+			var n int
+			err := i.root.QueryRow("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID=?", id).Scan(&n)
+			return err == nil && n == 0
+		})
 	})
 	run(t, c, "SET SESSION lock_wait_timeout=0")
 	return c
@@ -297,6 +307,9 @@ func blocked(t *testing.T, c *sql.Conn, q string) bool {
 func (i *instance) free(t *testing.T, s server.Server) {
 	t.Helper()
 	s.Close()
+	eventually(t, "connections of the backup end", func() bool {
+		return i.text(t, "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER='xb'") == "0"
+	})
 	c := i.session(t)
 	for _, q := range []string{
 		"BACKUP STAGE START", "BACKUP STAGE END",
@@ -306,9 +319,6 @@ func (i *instance) free(t *testing.T, s server.Server) {
 			t.Errorf("%s is blocked: a lock was left behind\n%s", q, i.processes(t))
 		}
 	}
-	eventually(t, "connections of the backup end", func() bool {
-		return i.text(t, "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER='xb'") == "0"
-	})
 }
 
 func (i *instance) processes(t *testing.T) string {
