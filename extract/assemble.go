@@ -82,6 +82,9 @@ func (a *assembly) entry(f *format.File) error {
 	}
 	p := treeDir + "/" + f.Path
 	a.seen.Add(f)
+	if !f.Arrived() {
+		return nil
+	}
 	if a.t.opt.Only != nil {
 		if f.Kind == format.KindDir {
 			return nil
@@ -284,6 +287,9 @@ func (a *assembly) attributes(ctx context.Context, m *format.Manifest) error {
 			return context.Cause(ctx)
 		}
 		if only := a.t.opt.Only; only != nil && (f.Kind == format.KindDir || !only(f.Path)) {
+			return nil
+		}
+		if !f.Arrived() {
 			return nil
 		}
 		p := treeDir + "/" + f.Path

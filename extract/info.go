@@ -62,11 +62,18 @@ func info(m *format.Manifest) string {
 	line("binlog_pos", position)
 	line("innodb_from_lsn", 0)
 	line("innodb_to_lsn", b.Redo.LastCheckpointLSN)
-	line("partial", "N")
+	line("partial", yes(b.Filter != nil || m.Partial))
 	line("incremental", "N")
 	line("format", "file")
 	line("compressed", "N")
 	return s.String()
+}
+
+func yes(v bool) string {
+	if v {
+		return "Y"
+	}
+	return "N"
 }
 
 // config holds what a server started on the directory must agree with. All

@@ -33,9 +33,11 @@ type Manifest struct {
 // Backup is what the manifest says of the server and of the moment.
 type Backup struct {
 	// Type is "full-backuped", as in xtrabackup_checkpoints.
-	Type   string `json:"type"`
-	Server Server `json:"server"`
-	Redo   Redo   `json:"redo"`
+	Type string `json:"type"`
+	// Filter is nil in a backup of the whole server.
+	Filter *Filter `json:"filter,omitempty"`
+	Server Server  `json:"server"`
+	Redo   Redo    `json:"redo"`
 	// Binlog is nil when the binary log is off.
 	Binlog *BinlogPosition `json:"binlog,omitempty"`
 	// GTID is the GTID position of the last change in the backup.
@@ -44,6 +46,17 @@ type Backup struct {
 	Stages []Stage `json:"stages,omitempty"`
 	// LockSeconds is the time from BLOCK_DDL granted to END.
 	LockSeconds float64 `json:"lock_seconds"`
+}
+
+// Filter says what a partial backup is of: the values of the flags of the
+// same names. What it left out of InnoDB is among the files, as KindLeftOut.
+type Filter struct {
+	Databases        string `json:"databases,omitempty"`
+	DatabasesExclude string `json:"databases_exclude,omitempty"`
+	DatabasesFile    string `json:"databases_file,omitempty"`
+	Tables           string `json:"tables,omitempty"`
+	TablesExclude    string `json:"tables_exclude,omitempty"`
+	TablesFile       string `json:"tables_file,omitempty"`
 }
 
 // Server describes the source server as far as a restore needs it.
@@ -118,6 +131,9 @@ const (
 	KindSystem     FileKind = "system"     // file of the system tablespace
 	KindUndo       FileKind = "undo"       // undo tablespace
 	KindFile       FileKind = "file"       // any other file
+	// KindLeftOut is a tablespace of one file per table that existed and is
+	// not in the archive, because it was not asked for; No and Size are 0.
+	KindLeftOut FileKind = "left-out"
 )
 
 // ofFile reports whether it is the kind of something that travels in frames.
@@ -129,9 +145,14 @@ func (k FileKind) ofFile() bool {
 	return false
 }
 
+// Arrived reports whether the entry is of something that a complete archive, or
+// the directory made of it, has: all but what was left out.
+func (f *File) Arrived() bool { return f.Kind != KindLeftOut }
+
 // File is one entry of the manifest.
 type File struct {
-	// No is the number used in the frames; 0 for a directory.
+	// No is the number used in the frames; 0 for a directory and what was left
+	// out.
 	No FileNo `json:"no,omitempty"`
 	// Path is the final path below the target: relative, slash separated.
 	Path string   `json:"path"`

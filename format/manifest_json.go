@@ -229,6 +229,11 @@ func checkEntry(f *File) error {
 			return fmt.Errorf("directory %q with a number, a size or a tablespace", f.Path)
 		}
 		return nil
+	case KindLeftOut:
+		if f.No != 0 || f.Size != 0 || f.Space == nil || f.Space.FirstPage != 0 {
+			return fmt.Errorf("left out file %q with a number, a size or without a tablespace of its own", f.Path)
+		}
+		return nil
 	}
 	if !f.Kind.ofFile() {
 		return fmt.Errorf("%w: file %q of kind %q", ErrUnsupported, f.Path, f.Kind)

@@ -348,6 +348,9 @@ func (p *preparation) spaceOf(pages []pageChain) (*tablespace, error) {
 	t, h := p.tree.spaces[id], p.redo.spaces[id]
 	switch {
 	case t != nil:
+	case p.tree.leftOut[id] != "":
+		p.ignored[id] = p.tree.leftOut[id]
+		return nil, nil
 	case h == nil:
 		return nil, fmt.Errorf("redo for space %v, which neither a file nor redo names: %w", id, ErrIncomplete)
 	case h.deleted != 0 && !h.alive, leftover(h.name):

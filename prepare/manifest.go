@@ -7,7 +7,8 @@ import (
 )
 
 // readManifest reads a manifest as it lies in a restored directory. Of its
-// files only those of tablespaces are kept: nothing else is recovered.
+// files only those of tablespaces are kept, left out or not: nothing else is
+// recovered.
 func readManifest(path string) (*format.Manifest, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -17,7 +18,7 @@ func readManifest(path string) (*format.Manifest, error) {
 	var files []format.File
 	m, err := format.DecodeManifest(f, func(f *format.File) error {
 		switch f.Kind {
-		case format.KindSystem, format.KindUndo, format.KindTablespace:
+		case format.KindSystem, format.KindUndo, format.KindTablespace, format.KindLeftOut:
 			files = append(files, *f)
 		}
 		return nil

@@ -2,6 +2,7 @@ package prepare
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -22,6 +23,8 @@ func (tr *tree) settleManifest(m *format.Manifest, spaces map[format.SpaceID]*hi
 	var names []string
 	for i, f := range m.Files {
 		switch {
+		case f.Kind == format.KindLeftOut:
+			tr.leaveOut(&m.Files[i], spaces)
 		case f.Kind == format.KindSystem:
 			system = append(system, f)
 		case f.Kind == format.KindTablespace || f.Kind == format.KindUndo:
@@ -57,7 +60,28 @@ func (tr *tree) settleManifest(m *format.Manifest, spaces map[format.SpaceID]*hi
 	if err != nil {
 		return err
 	}
-	return undo.claimUnwritten(tr)
+	return errors.Join(undo.claimUnwritten(tr), tr.checkLeftOut())
+}
+
+// leaveOut takes note of a tablespace that is not there because nobody asked
+// for it.
+func (tr *tree) leaveOut(f *format.File, spaces map[format.SpaceID]*history) {
+	id := f.Space.ID
+	if f.Space.Rebuild {
+		id = idOfName(spaces, f.Path)
+	}
+	if id != 0 {
+		tr.leftOut[id] = f.Path
+	}
+}
+
+func (tr *tree) checkLeftOut() error {
+	for id, path := range tr.leftOut {
+		if t := tr.spaces[id]; t != nil {
+			return fmt.Errorf("%s: %s, and %s was left out: %w", manifestName, t, path, ErrDamaged)
+		}
+	}
+	return nil
 }
 
 func (tr *tree) checkListed(system []format.File) error {

@@ -93,7 +93,7 @@ type Report struct {
 	// are relative and slash separated.
 	Rebuilt, Deleted, Renamed []string
 	// Ignored lists tablespaces named by redo whose absence is explained:
-	// dropped, or left over by an interrupted ALTER.
+	// dropped, left out of the backup, or left over by an interrupted ALTER.
 	Ignored []string
 }
 

@@ -300,6 +300,7 @@ func testManifest(t *testing.T, backup string) {
 		checkStartsClean(t, dir, backup)
 	})
 	touched := touchedFile(t, ready, m)
+	t.Run("a table left out", func(t *testing.T) { testLeftOut(t, ready, m, touched) })
 	for _, c := range []struct {
 		name  string
 		spoil func(dir string, m *format.Manifest) error
@@ -314,6 +315,16 @@ func testManifest(t *testing.T, backup string) {
 			m.Files = slices.DeleteFunc(m.Files, func(f format.File) bool { return f.Path == touched })
 			return nil
 		}, ErrIncomplete, strings.TrimSuffix(touched, ".ibd")},
+		{"left out under another id", func(dir string, m *format.Manifest) error {
+			leaveOut(m, touched)
+			entry(m, touched).Space.ID += 1 << 20
+			return os.Remove(filepath.Join(dir, touched))
+		}, ErrIncomplete, strings.TrimSuffix(touched, ".ibd")},
+		{"left out and there", func(dir string, m *format.Manifest) error {
+			m.Files = append(m.Files, *entry(m, touched))
+			leaveOut(m, touched)
+			return nil
+		}, ErrDamaged, touched},
 		{"other id", func(dir string, m *format.Manifest) error {
 			entry(m, touched).Space.ID++
 			return nil
@@ -354,6 +365,44 @@ func entry(m *format.Manifest, path string) *format.File {
 		}
 	}
 	return nil
+}
+
+// leaveOut says that a table was not asked for.
+func leaveOut(m *format.Manifest, path string) {
+	f := entry(m, path)
+	*f = format.File{Path: path, Kind: format.KindLeftOut, Space: &format.Space{ID: f.Space.ID}}
+}
+
+// testLeftOut prepares without a table that has redo: all others are as with it.
+func testLeftOut(t *testing.T, ready string, m *format.Manifest, touched string) {
+	want := prepared(t, ready)
+	for _, byName := range []bool{false, true} {
+		dir, mine := copyTree(t, ready), *m
+		mine.Files = slices.Clone(m.Files)
+		leaveOut(&mine, touched)
+		if byName {
+			// The sender met it before its page 0 was written.
+			entry(&mine, touched).Space = &format.Space{Rebuild: true}
+		}
+		writeManifest(t, dir, &mine)
+		if err := os.Remove(filepath.Join(dir, touched)); err != nil {
+			t.Fatal(err)
+		}
+		rep, err := Run(context.Background(), dir, Options{Verify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(rep.Ignored, touched) {
+			t.Errorf("%s is not among those whose redo was ignored: %q", touched, rep.Ignored)
+		}
+		for _, f := range m.Files {
+			x, err1 := os.ReadFile(filepath.Join(dir, f.Path))
+			y, err2 := os.ReadFile(filepath.Join(want, f.Path))
+			if gone := f.Path == touched; gone != errors.Is(err1, fs.ErrNotExist) || !gone && (err1 != nil || err2 != nil || !bytes.Equal(x, y)) {
+				t.Errorf("%s differs (%v, %v)", f.Path, err1, err2)
+			}
+		}
+	}
 }
 
 // touchedFile returns a table that redo changes and that was copied with

@@ -67,12 +67,15 @@ type tree struct {
 	spaces   map[format.SpaceID]*tablespace
 	// unclaimed are files whose page 0 says nothing, by path.
 	unclaimed map[string]int64
+	// leftOut are the paths of tablespaces that the manifest says were left
+	// out of the backup.
+	leftOut map[format.SpaceID]string
 	// recovered says that an earlier run got as far as replacing the log.
 	recovered bool
 }
 
 func newTree(dir string, pageSize int) *tree {
-	return &tree{dir: dir, pageSize: pageSize, spaces: map[format.SpaceID]*tablespace{}, unclaimed: map[string]int64{}}
+	return &tree{dir: dir, pageSize: pageSize, spaces: map[format.SpaceID]*tablespace{}, unclaimed: map[string]int64{}, leftOut: map[format.SpaceID]string{}}
 }
 
 func (tr *tree) path(rel string) string { return filepath.Join(tr.dir, filepath.FromSlash(rel)) }

@@ -176,7 +176,7 @@ func (v *archive) close(f *format.Frame) {
 func (v *archive) manifest(r io.Reader) error {
 	m, err := format.DecodeManifest(r, func(f *format.File) error {
 		v.seen.Add(f)
-		if f.Kind != format.KindDir {
+		if f.Kind != format.KindDir && f.Arrived() {
 			v.entry(f)
 		}
 		return nil

@@ -44,7 +44,9 @@ func Dir(ctx context.Context, dir string, parallel int) (*Report, error) {
 		if f.Space != nil && f.Space.FirstPage == 0 && f.Kind == format.KindSystem {
 			d.system(f)
 		}
-		g.Go(func() error { return d.file(ctx, f) })
+		if f.Arrived() {
+			g.Go(func() error { return d.file(ctx, f) })
+		}
 		return context.Cause(ctx)
 	})
 	if err := errors.Join(err, g.Wait()); err != nil {

@@ -41,7 +41,13 @@ func (c *command) list(ctx context.Context, args []string) error {
 		enc := json.NewEncoder(out)
 		each = func(f *format.File) error { return enc.Encode(f) }
 	}
-	if _, err := c.contents(ctx, f.Args(), each); err != nil {
+	arrived := func(f *format.File) error {
+		if !f.Arrived() {
+			return nil
+		}
+		return each(f)
+	}
+	if _, err := c.contents(ctx, f.Args(), arrived); err != nil {
 		return err
 	}
 	return out.Flush()
@@ -85,7 +91,7 @@ func (c *command) info(ctx context.Context, args []string) error {
 	if err := c.parse(f, infoHelp, args); err != nil {
 		return err
 	}
-	var n sums
+	n := sums{names: c.out.Verbose}
 	m, err := c.manifest(ctx, f.Args(), n.add)
 	if err != nil {
 		return err
@@ -102,10 +108,21 @@ func (c *command) info(ctx context.Context, args []string) error {
 type sums struct {
 	files int
 	bytes int64
+	// missing counts the tablespaces that were left out; their names are kept
+	// if asked for.
+	missing int
+	names   bool
+	leftOut []string
 }
 
 func (n *sums) add(f *format.File) error {
-	if f.Kind != format.KindDir {
+	switch {
+	case !f.Arrived():
+		n.missing++
+		if n.names {
+			n.leftOut = append(n.leftOut, f.Path)
+		}
+	case f.Kind != format.KindDir:
 		n.files++
 		n.bytes += f.Size
 	}
@@ -162,8 +179,32 @@ func infoText(w io.Writer, m *format.Manifest, n sums) error {
 	line("files", fmt.Sprintf("%d, %s", n.files, humanize.IBytes(uint64(n.bytes))))
 	if b := m.Backup; b != nil {
 		infoBackup(line, b)
+		infoPartial(line, m, n)
 	}
 	return t.Flush()
+}
+
+// infoPartial says what a backup lacks, and because of which flags.
+func infoPartial(line func(string, any), m *format.Manifest, n sums) {
+	if f := m.Backup.Filter; f != nil {
+		for _, flag := range []struct{ name, value string }{
+			{"databases", f.Databases}, {"databases-exclude", f.DatabasesExclude}, {"databases-file", f.DatabasesFile},
+			{"tables", f.Tables}, {"tables-exclude", f.TablesExclude}, {"tables-file", f.TablesFile},
+		} {
+			if flag.value != "" {
+				line("only --"+flag.name, shown(flag.value))
+			}
+		}
+	}
+	if m.Partial {
+		line("partial", "not all of the archive was extracted")
+	}
+	if n.missing > 0 {
+		line("left out", fmt.Sprintf("%d tablespaces", n.missing))
+	}
+	for _, path := range n.leftOut {
+		line("", shown(path))
+	}
 }
 
 func infoBackup(line func(string, any), b *format.Backup) {

@@ -141,7 +141,19 @@ def three_files():
     return a.close(entries)
 
 
-def backup(redo=None, change=lambda entries: None):
+def left_out(space_id, **more):
+    return {"path": f"db/out{space_id}.ibd", "kind": "left-out", "size": 0, "mode": 0, "space": {"id": space_id}, **more}
+
+
+def partial(*entries):
+    """A backup of some tables: two others are left out, of one page 0 was not
+    written yet."""
+    fresh = left_out(9)
+    fresh["space"] = {"id": 0, "rebuild": True}
+    return backup(change=lambda all: all.extend([left_out(7), fresh, *entries]), filter={"tables": "^db[.]t$"})
+
+
+def backup(redo=None, change=lambda entries: None, **more):
     """System tablespace and one table, both still to be built from redo; two
     files at once, sent from the end; a superseded copy; keys to be ignored."""
     a = Archive(2)
@@ -163,7 +175,7 @@ def backup(redo=None, change=lambda entries: None):
     log.update(redo or {})
     change(entries)
     return a.close(entries, discarded_files=1, backup={
-        "type": "full-backuped", "redo": log,
+        "type": "full-backuped", "redo": log, **more,
         "server": {"dialect": "mariadb", "version": "10.11.6-MariaDB", "innodb_page_size": 16384}})
 
 
@@ -278,6 +290,12 @@ def bad():
     yield "space-twice", "Two files begin with the same page of the same tablespace.", "tablespace 0", backup(change=same_space)
     yield "no-system", "A backup without system tablespace.", "no system tablespace", backup(
         change=lambda entries: entries[1].update(kind="tablespace"))
+    yield "left-out-number", "A file that was left out has a number.", "left out file", partial(left_out(8, no=3))
+    yield "left-out-size", "A file that was left out has a size.", "left out file", partial(left_out(8, size=1))
+    yield "left-out-twice", "Two files that were left out have the same space id.", "tablespace 7", partial(
+        left_out(7, path="db/other.ibd"))
+    yield "left-out-space", "A file that was left out has no tablespace.", "left out file", partial(
+        left_out(8, space=None))
     run, raw = zstd(b"a run: ", (b"x", 493))
     yield "zstd-short", "A zstd frame that holds less than announced.", "decompress", one_frame(
         payload=run, raw=raw, raw_length=501, size=501)
@@ -327,7 +345,7 @@ def write(name, archive, text):
 
 if __name__ == "__main__":
     assert crc32c(b"123456789") == 0xE3069283
-    for name, archive in ("three-files", three_files()), ("backup", backup()), ("zstd", compressed()):
+    for name, archive in ("three-files", three_files()), ("backup", backup()), ("partial", partial()), ("zstd", compressed()):
         write("v1-" + name, archive, "\n".join(archive.listing) + "\n")
     for name, wrong, words, archive in bad():
         write("v1-bad-" + name, archive, f"# {wrong}\n{words}\n")

@@ -31,6 +31,7 @@ LIMIT_LINE = 64 << 10
 
 FILE, DATA, HOLE, CLOSE, REDO, MANIFEST, INDEX, END = range(1, 9)
 SPACE_KINDS = ("tablespace", "system", "undo")
+LEFT_OUT = "left-out"
 
 
 class Damaged(Exception):
@@ -163,7 +164,8 @@ def check_path(path):
 
 def check_space(kind, space):
     require(space is None or isinstance(space, dict), "space is not an object")
-    require(kind not in SPACE_KINDS or space is not None, "tablespace without space")
+    require(kind not in SPACE_KINDS + (LEFT_OUT,) or space is not None, "tablespace without space")
+    require(kind != LEFT_OUT or space.get("first_page", 0) == 0, "later file left out")
     require(kind != "dir" or space is None, "directory with a space")
 
 
@@ -329,19 +331,19 @@ class Archive:
             check_path(f.get("path"))
             require(f["path"] not in paths, f"two entries with the path {f['path']!r}")
             paths.add(f["path"])
-            require(f.get("kind") in SPACE_KINDS + ("file", "dir"), "unknown kind")
+            require(f.get("kind") in SPACE_KINDS + ("file", "dir", LEFT_OUT), "unknown kind")
             check_space(f["kind"], f.get("space"))
             if "mtime" in f:
                 self.check_time(f["mtime"])
-            if f["kind"] in SPACE_KINDS and not f["space"].get("rebuild"):
+            if f["kind"] in SPACE_KINDS + (LEFT_OUT,) and not f["space"].get("rebuild"):
                 space = (number(f["space"].get("id", 0), "space id", 1 << 32),
                          number(f["space"].get("first_page", 0), "first page", 1 << 32))
                 require(space not in spaces, f"two files of space {space[0]} from page {space[1]}")
                 spaces.add(space)
             no = number(f.get("no", 0), "file number")
             size = number(f.get("size", 0), "size")
-            if f["kind"] == "dir":
-                require(no == 0 and size == 0, "number or size of a directory")
+            if f["kind"] in ("dir", LEFT_OUT):
+                require(no == 0 and size == 0, "number or size of what is no file")
                 continue
             require(1 <= no <= len(self.sizes), "file that never arrived")
             require(no not in named, "number that two entries name")
