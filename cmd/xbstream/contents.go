@@ -192,7 +192,7 @@ func infoPartial(line func(string, any), m *format.Manifest, n sums) {
 			{"tables", f.Tables}, {"tables-exclude", f.TablesExclude}, {"tables-file", f.TablesFile},
 		} {
 			if flag.value != "" {
-				line("only --"+flag.name, shown(flag.value))
+				line("--"+flag.name, shown(flag.value))
 			}
 		}
 	}
