@@ -256,6 +256,7 @@ func (r *killed) check(t *testing.T, v victim) {
 const (
 	exitDamaged    = 3
 	exitServer     = 5
+	exitIO         = 8
 	exitTarget     = 9
 	exitTerminated = 128 + int(syscall.SIGTERM)
 )

@@ -116,12 +116,13 @@ func (b *backup) discoverer() chunker.Discoverer { return chunkmaria.New(roots(&
 // stream writes the archive: redo and files side by side, the manifest at the
 // end, and the end frame only if nothing failed.
 func (b *backup) stream(ctx context.Context, redo format.Redo) (err error) {
-	out, release, err := output(ctx, b.s.out)
+	pipe, err := cli.OpenOutput(ctx, b.s.out, cli.PipeOptions{Idle: b.f.idleTimeout, Log: b.log})
 	if err != nil {
 		return err
 	}
-	defer release()
-	if out, err = b.sealed(out); err != nil {
+	defer pipe.Close()
+	out, err := b.sealed(pipe)
+	if err != nil {
 		return err
 	}
 	if b.out, err = format.NewWriter(out, format.WriterOptions{Compress: format.Level(b.f.compress), Parallel: b.f.parallel}); err != nil {
@@ -130,6 +131,7 @@ func (b *backup) stream(ctx context.Context, redo format.Redo) (err error) {
 	b.log.Info("backing up "+b.layout.DataDir, "server", b.layout.Version, "checkpoint_lsn", redo.CheckpointLSN)
 	b.bar = b.f.out.StartProgress(b.s.err)
 	defer b.bar.Stop()
+	b.bar.Watch(pipe)
 	b.hook = hookFromEnvironment()
 	b.files = b.discoverer()
 	b.copy = &chunker.Copier{

@@ -39,6 +39,7 @@ type flags struct {
 	spoolLimit  cli.Size
 	sealFor     sealFor
 	lockTimeout time.Duration
+	idleTimeout time.Duration
 	dryRun      bool
 
 	recipients []age.Recipient
@@ -72,6 +73,11 @@ var connection = []struct{ name, short, usage string }{
 	{"ssl-verify-server-cert", "", "check the server's name against its certificate"},
 }
 
+// defaultIdle is how long a receiving side may stand still. Those that are only
+// busy take something now and then, a dead connection never will; a backup that
+// waited for it all night would keep the next one from its locks.
+const defaultIdle = 10 * time.Minute
+
 // askPassword stands for -p without a value; no shell can pass it.
 const askPassword = "\x00ask"
 
@@ -104,6 +110,7 @@ func (f *flags) register() {
 	s.StringVar(&f.spoolDir, "spool-dir", "", "`DIR` where redo waits when the pipe is slow (default: TMPDIR)")
 	s.Var(&f.spoolLimit, "spool-limit", "most redo that may wait there")
 	s.DurationVar(&f.lockTimeout, "lock-timeout", server.DefaultLockTimeout, "`TIME` to wait for each lock before giving up")
+	s.DurationVar(&f.idleTimeout, "idle-timeout", defaultIdle, "`TIME` the receiving side may take nothing before that ends the backup; 0: for ever")
 	s.BoolVar(&f.dryRun, "dry-run", false, "check everything, print the plan, copy nothing")
 	f.out.Flags(s)
 	s.BoolVar(&f.version, "version", false, "print the version")

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"syscall"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
@@ -64,9 +63,6 @@ func run(ctx context.Context, args []string, s streams) int {
 		// A signal is the reason of whatever else failed because of it.
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
-		}
-		if errors.Is(err, syscall.EPIPE) {
-			err = fmt.Errorf("the receiving side ended, see its message: %w", err)
 		}
 		f.out.Logger("xbsend", s.err).Error(err.Error())
 	}

@@ -32,6 +32,7 @@ func (c *command) list(ctx context.Context, args []string) error {
 	f.BoolVar(&asJSON, "json", false, "one JSON object a line")
 	c.keys.register(f)
 	c.registerIncomplete(f)
+	c.registerIdle(f)
 	if err := c.parse(f, listHelp, args); err != nil {
 		return err
 	}
@@ -88,6 +89,7 @@ func (c *command) info(ctx context.Context, args []string) error {
 	f := pflag.NewFlagSet("info", pflag.ContinueOnError)
 	f.BoolVar(&asJSON, "json", false, "as one JSON object")
 	c.keys.register(f)
+	c.registerIdle(f)
 	if err := c.parse(f, infoHelp, args); err != nil {
 		return err
 	}

@@ -70,9 +70,15 @@ func (c *command) create(ctx context.Context, args []string) error {
 	}
 	n.m = format.Manifest{Tool: "xbstream " + version, Started: time.Now()}
 	n.show = func(msg string) { c.out.Logger("xbstream", c.s.err).Warn(msg) }
+	out, err := cli.OpenOutput(ctx, c.s.out, cli.PipeOptions{Log: c.out.Logger("xbstream", c.s.err)})
+	if err != nil {
+		return err
+	}
+	defer out.Close()
 	n.bar = c.out.StartProgress(c.s.err)
 	defer n.bar.Stop()
-	t, err := n.run(ctx, c.s.out, f.Args())
+	n.bar.Watch(out)
+	t, err := n.run(ctx, out, f.Args())
 	if err != nil {
 		return err
 	}

@@ -49,6 +49,7 @@ func (c *command) extract(ctx context.Context, args []string) error {
 	f.BoolVar(&x.opt.IntoNonEmpty, "into-non-empty", false, "accept a DIR that holds other files, if no name collides")
 	f.BoolVar(&x.opt.RemovePartial, "remove-partial", false, "remove what a killed extraction left in DIR")
 	c.registerIncomplete(f)
+	c.registerIdle(f)
 	x.how.register(f)
 	if err := c.parse(f, extractHelp, args); err != nil {
 		return err
@@ -80,6 +81,7 @@ func (c *command) runExtract(ctx context.Context, x extractFlags, args []string)
 	log := c.out.Logger("xbstream", c.s.err)
 	p := c.out.StartProgress(c.s.err)
 	defer p.Stop()
+	p.Watch(c.pipe)
 	p.Stage("extract", 0)
 	start := time.Now()
 	x.opt.Log, x.opt.Progress = log, p.Add

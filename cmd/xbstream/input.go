@@ -20,14 +20,9 @@ import (
 // file opens the archive of a command for jumping, and decrypts it if need be.
 // It returns nil for what can only be read from front to end.
 func (c *command) file(ctx context.Context, args []string) (*format.Archive, io.Closer, error) {
-	in, err := c.input(args)
+	f, in, err := c.source(args)
 	if err != nil {
 		return nil, nil, err
-	}
-	f, ok := in.(*os.File)
-	if !ok {
-		f, ok = c.s.in, true
-		in = io.NopCloser(f)
 	}
 	st, err := f.Stat()
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -88,6 +89,9 @@ type command struct {
 	keys keys
 	// incomplete accepts classic streams that end too early.
 	incomplete bool
+
+	idle time.Duration // of the pipe that is read
+	pipe *cli.Pipe     // nil until it is read
 }
 
 func (c *command) dispatch(ctx context.Context, args []string) error {
@@ -150,7 +154,7 @@ func (c *command) parse(f *pflag.FlagSet, about string, args []string) error {
 
 // archive opens the archive a command reads, and decrypts it if need be.
 func (c *command) archive(ctx context.Context, args []string) (io.ReadCloser, error) {
-	in, err := c.input(args)
+	in, err := c.input(ctx, args)
 	if err != nil {
 		return nil, err
 	}
@@ -165,16 +169,45 @@ func (c *command) archive(ctx context.Context, args []string) (io.ReadCloser, er
 	}{r, in}, nil
 }
 
-// input opens what a command reads: its argument, or standard input.
-func (c *command) input(args []string) (io.ReadCloser, error) {
+// input opens what a command reads, to be read from front to end. Other
+// processes may be waited for in good order.
+func (c *command) input(ctx context.Context, args []string) (io.ReadCloser, error) {
+	f, closer, err := c.source(args)
+	if err != nil {
+		return nil, err
+	}
+	c.pipe, err = cli.OpenInput(ctx, f, cli.PipeOptions{Idle: c.idle, Log: c.out.Logger("xbstream", c.s.err)})
+	if err != nil {
+		return nil, errors.Join(err, closer.Close())
+	}
+	return pipeCloser{c.pipe, closer}, nil
+}
+
+// pipeCloser closes what the pipe reads as well.
+type pipeCloser struct {
+	*cli.Pipe
+	file io.Closer
+}
+
+func (p pipeCloser) Close() error { return errors.Join(p.Pipe.Close(), p.file.Close()) }
+
+// source is the file a command reads: its argument, or standard input, which
+// the closer leaves open.
+func (c *command) source(args []string) (*os.File, io.Closer, error) {
 	switch len(args) {
 	case 0:
 		if isTerminal(c.s.in) {
-			return nil, cli.Usagef("an archive is expected on standard input, which is a terminal")
+			return nil, nil, cli.Usagef("an archive is expected on standard input, which is a terminal")
 		}
-		return io.NopCloser(c.s.in), nil
+		return c.s.in, io.NopCloser(nil), nil
 	case 1:
-		return os.Open(args[0])
+		f, err := os.Open(args[0])
+		return f, f, err
 	}
-	return nil, cli.Usagef("one archive at a time: %q", args)
+	return nil, nil, cli.Usagef("one archive at a time: %q", args)
+}
+
+// registerIdle adds the flag of commands that read what others send.
+func (c *command) registerIdle(f *pflag.FlagSet) {
+	f.DurationVar(&c.idle, "idle-timeout", 0, "`TIME` a pipe may give nothing before that is an error (default: for ever)")
 }

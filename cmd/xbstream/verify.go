@@ -27,6 +27,7 @@ func (c *command) verify(ctx context.Context, args []string) error {
 	parallel := 0
 	f := pflag.NewFlagSet("verify", pflag.ContinueOnError)
 	c.keys.register(f)
+	c.registerIdle(f)
 	f.IntVarP(&parallel, "parallel", "j", 0, "`N` workers for a directory (default: cores)")
 	if err := c.parse(f, verifyHelp, args); err != nil {
 		return err

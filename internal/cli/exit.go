@@ -67,6 +67,9 @@ func Code(err error, cases []Case) int {
 	if errors.As(err, &usage) {
 		return ExitUsage
 	}
+	if idle := (*IdleError)(nil); errors.As(err, &idle) {
+		return ExitIO
+	}
 	for _, c := range cases {
 		if errors.Is(err, c.Err) {
 			return c.Code

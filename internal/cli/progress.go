@@ -19,6 +19,7 @@ type Progress struct {
 	done  atomic.Int64
 	total atomic.Int64
 	stage atomic.Pointer[string]
+	pipe  atomic.Pointer[Pipe]
 	stop  chan struct{}
 	ended chan struct{}
 }
@@ -68,6 +69,25 @@ func (p *Progress) Set(name string, done, total int64) {
 	p.total.Store(total)
 }
 
+// Watch shows, from now on, when p stalls.
+func (p *Progress) Watch(pipe *Pipe) {
+	if p != nil {
+		p.pipe.Store(pipe)
+	}
+}
+
+// shownStall is the shortest stall worth showing.
+const shownStall = 5 * time.Second
+
+// stalled is for how long the pipe has stalled, 0 if that is not worth showing.
+func (p *Progress) stalled() time.Duration {
+	d := p.pipe.Load().Stalled()
+	if d < shownStall {
+		return 0
+	}
+	return d.Round(time.Second)
+}
+
 // Stop shows the last state and ends the display.
 func (p *Progress) Stop() {
 	if p != nil {
@@ -101,7 +121,7 @@ func (p *Progress) printer(mode string, w io.Writer) (func(last bool), time.Dura
 		return func(last bool) {
 			enc.Encode(map[string]any{
 				"stage": *p.stage.Load(), "bytes": p.done.Load(), "total": p.total.Load(),
-				"seconds": time.Since(start).Seconds(), "done": last,
+				"seconds": time.Since(start).Seconds(), "stalled": p.stalled().Seconds(), "done": last,
 			})
 		}, progressEvery
 	case "plain":
@@ -109,6 +129,9 @@ func (p *Progress) printer(mode string, w io.Writer) (func(last bool), time.Dura
 			line := fmt.Sprintf("%s: %s", *p.stage.Load(), humanize.IBytes(uint64(p.done.Load())))
 			if t := p.total.Load(); t > 0 {
 				line += " of " + humanize.IBytes(uint64(t))
+			}
+			if d := p.stalled(); d > 0 {
+				line += fmt.Sprintf(", stalled for %v", d)
 			}
 			fmt.Fprintln(w, line)
 		}, progressEvery
@@ -123,7 +146,11 @@ func (p *Progress) printer(mode string, w io.Writer) (func(last bool), time.Dura
 		if t := p.total.Load(); t > 0 {
 			bar.ChangeMax64(max(t, p.done.Load()+1))
 		}
-		bar.Describe(*p.stage.Load())
+		about := *p.stage.Load()
+		if d := p.stalled(); d > 0 {
+			about += fmt.Sprintf(" (stalled for %v)", d)
+		}
+		bar.Describe(about)
 		bar.Set64(p.done.Load())
 	}, 200 * time.Millisecond
 }

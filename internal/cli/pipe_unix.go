@@ -1,0 +1,119 @@
+//go:build unix
+
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// isPipe says whether another process is at the other end.
+func isPipe(f *os.File) (bool, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	return st.Mode()&(os.ModeNamedPipe|os.ModeSocket) != 0, nil
+}
+
+// pollSlice is how soon a read that waits notices that its context has ended.
+const pollSlice = 100 // milliseconds
+
+// reader returns what reads the file. A read of a pipe begins when there is
+// something to read, and so needs no change of the pipe, which others may share.
+func (p *Pipe) reader() func([]byte) (int, error) {
+	if pipe, err := isPipe(p.file); err != nil || !pipe {
+		return p.file.Read
+	}
+	fd := int(p.file.Fd())
+	return func(b []byte) (int, error) {
+		for {
+			if p.ctx.Err() != nil {
+				return 0, context.Cause(p.ctx)
+			}
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, pollSlice)
+			if n > 0 || err != nil && err != unix.EINTR && err != unix.EAGAIN {
+				return p.file.Read(b) // which says what is wrong, if something is
+			}
+		}
+	}
+}
+
+// pipeSize is what we ask the kernel to buffer in a pipe: one frame. Fewer and
+// longer writes, and a receiver that pauses for a moment does not stop us.
+const pipeSize = 1 << 20
+
+// writer returns what writes the file. A pipe is made non-blocking, which undo
+// takes back, because others may share it.
+func (p *Pipe) writer() (write func([]byte) (int, error), undo func(), err error) {
+	pipe, err := isPipe(p.file)
+	if err != nil || !pipe {
+		return p.file.Write, func() {}, err
+	}
+	growPipe(p.file, pipeSize)
+	fd, err := unix.Dup(int(p.file.Fd()))
+	if err != nil {
+		return nil, nil, err
+	}
+	unix.CloseOnExec(fd)
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, nil, err
+	}
+	f := os.NewFile(uintptr(fd), p.file.Name())
+	conn, err := f.SyscallConn()
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	stop := context.AfterFunc(p.ctx, func() { f.SetWriteDeadline(time.Now()) })
+	return func(b []byte) (int, error) { return p.writeTo(conn, b) }, func() {
+		stop()
+		unix.SetNonblock(fd, false)
+		f.Close()
+	}, nil
+}
+
+// writeError says where to look when nobody reads any more.
+func (p *Pipe) writeError(err error) error {
+	at := &os.PathError{Op: "write", Path: p.file.Name(), Err: err}
+	if err == unix.EPIPE || err == unix.ECONNRESET {
+		return fmt.Errorf("the receiving side ended, see its message: %w", at)
+	}
+	return at
+}
+
+// writeTo writes all of b, and notices each part of it that is taken.
+func (p *Pipe) writeTo(conn syscall.RawConn, b []byte) (n int, err error) {
+	waited := conn.Write(func(fd uintptr) bool {
+		for n < len(b) {
+			var m int
+			m, err = unix.Write(int(fd), b[n:])
+			switch {
+			case err == unix.EINTR:
+			case err == unix.EAGAIN:
+				err = nil
+				return false
+			case err != nil:
+				err = p.writeError(err)
+				return true
+			default:
+				n += m
+				p.moved()
+			}
+		}
+		return true
+	})
+	if waited != nil && p.ctx.Err() != nil {
+		return n, context.Cause(p.ctx)
+	}
+	if err == nil {
+		err = waited
+	}
+	return n, err
+}
