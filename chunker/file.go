@@ -17,13 +17,14 @@ import (
 // Discoverer finds the files of a server of one family.
 type Discoverer interface {
 	// InnoDB lists the files of all tablespaces that exist now: system,
-	// undo, one per table. Temporary tablespaces are not among them. The
-	// first page is read only of the system tablespace.
+	// undo, one per table. Temporary tablespaces are not among them; those
+	// that are not wanted are, marked as LeftOut. The first page is read only
+	// of the system tablespace.
 	InnoDB(ctx context.Context) ([]File, error)
-	// Others lists all other files worth copying.
+	// Others lists all other files that are wanted and worth copying.
 	Others(ctx context.Context) ([]File, error)
-	// Dirs lists the directories of the databases, empty ones too, as the
-	// manifest wants them.
+	// Dirs lists the directories of the databases that are wanted, empty ones
+	// too, as the manifest wants them.
 	Dirs(ctx context.Context) ([]format.File, error)
 }
 
@@ -45,6 +46,12 @@ type Layout struct {
 	// relay logs, pid file, socket, error log and so on. A path also stands
 	// for everything below it and for numbered files of its name.
 	ExcludePaths []string
+	// Filter, if set, says which tables are wanted.
+	Filter *Filter
+	// TableNames asks the server for the names that InnoDB gives tables, as
+	// db/table in the letters of file names, by their ids. It is only called
+	// with a Filter; one that is gone is left out of the answer.
+	TableNames func(ctx context.Context, ids []uint64) (map[uint64]string, error)
 }
 
 // DataFile is one element of innodb_data_file_path.
@@ -71,6 +78,8 @@ type File struct {
 	// System is set for the files of the system tablespace, whose later
 	// files have no header of their own.
 	System *System
+	// LeftOut says that Layout.Filter does not want it.
+	LeftOut bool
 	// SpaceID and Unwritten are set by ReadSpaces: the id that page 0 has,
 	// or that page 0 was not written yet.
 	SpaceID   format.SpaceID

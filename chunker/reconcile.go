@@ -191,7 +191,7 @@ func (f *File) setSpace(head []byte) error {
 		return nil
 	}
 	f.SpaceID = innodb.FSPSpaceID(head)
-	if id := innodb.SpaceID(head); id != f.SpaceID {
+	if id := innodb.SpaceID(head); id != f.SpaceID && !f.LeftOut {
 		return &PageError{
 			Table: f.Table, Path: f.Abs, SpaceID: id, LSN: innodb.LSN(head), Tries: 1,
 			Cause: fmt.Errorf("page 0 has two space ids, %d and %d", id, f.SpaceID),

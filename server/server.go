@@ -44,6 +44,9 @@ type Server interface {
 	// as the server has it: absolute, or relative to the data directory. It
 	// is empty for one that the server does not have open.
 	SpaceFile(ctx context.Context, id format.SpaceID) (string, error)
+	// TableNames returns the names that InnoDB has for tables with these ids,
+	// as db/table in the letters of file names, without those that are gone.
+	TableNames(ctx context.Context, ids []uint64) (map[uint64]string, error)
 	// LSN returns the end of the redo written so far, in the server's memory
 	// or on disk.
 	LSN(ctx context.Context) (format.LSN, error)

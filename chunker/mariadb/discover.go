@@ -62,7 +62,10 @@ func (d *Discoverer) InnoDB(ctx context.Context) ([]chunker.File, error) {
 		}
 		return nil
 	})
-	return files, err
+	if err != nil {
+		return nil, err
+	}
+	return files, d.leaveOut(ctx, files)
 }
 
 // tablespace returns the tablespace that a directory entry stands for: an .ibd
@@ -196,7 +199,10 @@ func (d *Discoverer) undo() ([]chunker.File, error) {
 // Dirs lists the directories of the databases.
 func (d *Discoverer) Dirs(ctx context.Context) ([]format.File, error) {
 	var dirs []format.File
-	err := d.eachDatabase(ctx, func(db string, _ []fs.DirEntry) error {
+	err := d.eachDatabase(ctx, func(db string, entries []fs.DirEntry) error {
+		if !d.wantsDatabase(db, entries) {
+			return nil
+		}
 		st, err := os.Stat(filepath.Join(d.layout.DataDir, db))
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil

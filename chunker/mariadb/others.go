@@ -44,7 +44,7 @@ var serverTables = map[string]bool{
 }
 
 // Others lists the files of all engines but InnoDB, the definitions of all
-// tables, and whatever else is in a database's directory: nobody but its owner
+// tables, of those that are wanted, and whatever else is in a database's directory: nobody but its owner
 // can tell that it is not needed. The list is in the order of the classes.
 func (d *Discoverer) Others(ctx context.Context) ([]chunker.File, error) {
 	files, err := d.ariaLogs()
@@ -52,9 +52,10 @@ func (d *Discoverer) Others(ctx context.Context) ([]chunker.File, error) {
 		return nil, err
 	}
 	err = d.eachDatabase(ctx, func(db string, entries []fs.DirEntry) error {
+		wanted := d.wantsDatabase(db, entries)
 		for _, e := range entries {
 			class, ok := d.classify(db, e)
-			if !ok {
+			if !ok || !wanted || e.Name() != databaseOptions && !d.wants(db, e.Name()) {
 				continue
 			}
 			f := d.file(filepath.Join(d.layout.DataDir, db, e.Name()), path.Join(db, e.Name()), format.KindFile)

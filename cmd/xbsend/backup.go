@@ -111,7 +111,11 @@ func (b *backup) openRedo(ctx context.Context) (redotail.Log, error) {
 	return tailmaria.Open(ctx, b.layout.InnoDB.LogDir)
 }
 
-func (b *backup) discoverer() chunker.Discoverer { return chunkmaria.New(roots(&b.layout)) }
+func (b *backup) discoverer() chunker.Discoverer {
+	l := roots(&b.layout)
+	l.Filter, l.TableNames = b.f.filter, b.server.TableNames
+	return chunkmaria.New(l)
+}
 
 // stream writes the archive: redo and files side by side, the manifest at the
 // end, and the end frame only if nothing failed.

@@ -22,6 +22,7 @@ func (b *backup) plan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	found, leftOut := divide(found)
 	if found, err = chunker.ReadSpaces(ctx, found); err != nil {
 		return err
 	}
@@ -33,13 +34,16 @@ func (b *backup) plan(ctx context.Context) error {
 		return err
 	}
 	redo := log.Start()
-	for _, line := range []string{
+	lines := []string{
 		fmt.Sprintf("server %s, data directory %s", b.layout.Version, b.layout.DataDir),
 		fmt.Sprintf("%d InnoDB files, %s, checked page by page", len(found), humanize.IBytes(uint64(totalSize(found)))),
 		fmt.Sprintf("%d other files, %s", len(others), humanize.IBytes(uint64(totalSize(others)))),
 		fmt.Sprintf("redo in %s, format %s, from checkpoint LSN %d", b.layout.InnoDB.LogDir, redo.Format, redo.CheckpointLSN),
-		"nothing was copied (--dry-run)",
-	} {
+	}
+	if n := len(leftOut); n > 0 {
+		lines = append(lines, fmt.Sprintf("%d InnoDB files are left out", n))
+	}
+	for _, line := range append(lines, "nothing was copied (--dry-run)") {
 		b.log.Info(line)
 	}
 	return nil

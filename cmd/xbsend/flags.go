@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
+	"github.com/xbstream/xbstream/chunker"
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/agekeys"
 	"github.com/xbstream/xbstream/internal/cli"
@@ -41,8 +42,10 @@ type flags struct {
 	lockTimeout time.Duration
 	idleTimeout time.Duration
 	dryRun      bool
+	partial     format.Filter // as given
 
 	recipients []age.Recipient
+	filter     *chunker.Filter // of a partial backup, or nil
 
 	command string // the command line, for the manifest
 }
@@ -106,6 +109,7 @@ func (f *flags) register() {
 	s.Lookup("compress").NoOptDefVal = string(format.Default)
 	s.StringArrayVarP(&f.sealFor.keys, "recipient", "r", nil, "encrypt to this age or ssh public `KEY`; repeatable")
 	s.StringArrayVarP(&f.sealFor.files, "recipients-file", "R", nil, "encrypt to the public keys in `FILE`; repeatable")
+	registerFilter(s, &f.partial)
 	s.Var(&f.rate, "rate", "data pages read a second at most; redo is never held back")
 	s.StringVar(&f.spoolDir, "spool-dir", "", "`DIR` where redo waits when the pipe is slow (default: TMPDIR)")
 	s.Var(&f.spoolLimit, "spool-limit", "most redo that may wait there")
@@ -153,6 +157,10 @@ func (f *flags) parse(args []string, s streams) error {
 	}
 	if err := f.readRecipients(s); err != nil {
 		return &cli.UsageError{Err: err}
+	}
+	var err2 error
+	if f.filter, err2 = readFilter(f.partial); err2 != nil {
+		return &cli.UsageError{Err: err2}
 	}
 	f.server.LockTimeout = f.lockTimeout
 	return f.out.Check()

@@ -31,6 +31,10 @@ type phases struct {
 	others map[string]chunker.Result // other files as they stay, by path
 	sent   int                       // files in the archive, superseded ones too
 	dirs   []format.File
+	// unwanted are the tablespaces that are left out, leftOut what the manifest
+	// says of them: as they are once DDL is blocked.
+	unwanted []chunker.File
+	leftOut  []chunker.Result
 }
 
 // copyAll copies everything but redo and returns the manifest, which lacks only
@@ -150,6 +154,7 @@ func (p *phases) spacesToCopy(ctx context.Context) ([]chunker.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	found, p.unwanted = divide(found)
 	now, err := chunker.ReadSpaces(ctx, found)
 	if err != nil {
 		return nil, err
@@ -234,6 +239,9 @@ func (p *phases) reconcile(ctx context.Context) error {
 	}
 	p.count(p.late)
 	if err := mustStand(p.late); err != nil {
+		return err
+	}
+	if p.leftOut, err = leaveOut(ctx, p.unwanted); err != nil {
 		return err
 	}
 	if err := p.settleStrays(ctx); err != nil {
@@ -411,7 +419,7 @@ func (p *phases) manifest(pos server.Position) *format.Manifest {
 	m := &format.Manifest{
 		Tool: "xbsend " + version, Command: p.f.command, Started: p.started,
 		Backup: &format.Backup{
-			Type: "full-backuped", Server: describe(&p.layout), Binlog: pos.Binlog, GTID: pos.GTID,
+			Type: "full-backuped", Filter: p.f.partialOf(), Server: describe(&p.layout), Binlog: pos.Binlog, GTID: pos.GTID,
 			Stages: p.locks.Stages(), LockSeconds: p.locks.LockSeconds(),
 		},
 		Files: slices.Clone(p.dirs),
@@ -435,6 +443,11 @@ func (p *phases) manifest(pos server.Position) *format.Manifest {
 		add(r)
 	}
 	m.Discarded = p.sent - (len(m.Files) - len(p.dirs))
+	for _, r := range p.leftOut {
+		if r.Entry.Space != nil {
+			m.Files = append(m.Files, r.Entry)
+		}
+	}
 	slices.SortFunc(m.Files, func(a, b format.File) int { return cmp.Compare(a.Path, b.Path) })
 	return m
 }

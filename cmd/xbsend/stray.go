@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"slices"
 
 	"github.com/xbstream/xbstream/chunker"
 	"github.com/xbstream/xbstream/format"
@@ -18,7 +19,7 @@ func (p *phases) settleStrays(ctx context.Context) error {
 		first format.PageNo
 	}
 	owners := map[space][]*chunker.Result{}
-	for _, list := range [][]chunker.Result{p.plan.Keep, p.late} {
+	for _, list := range [][]chunker.Result{p.plan.Keep, p.late, p.leftOut} {
 		for i := range list {
 			r := &list[i]
 			if r.Gone || r.Entry.Space == nil || r.Entry.Space.Rebuild {
@@ -30,6 +31,13 @@ func (p *phases) settleStrays(ctx context.Context) error {
 	}
 	for k, all := range owners {
 		if len(all) == 1 {
+			continue
+		}
+		if !slices.ContainsFunc(all, func(r *chunker.Result) bool { return r.Entry.Arrived() }) {
+			// None is in the backup; one of them has the redo.
+			for _, r := range all[1:] {
+				r.Entry.Space = nil
+			}
 			continue
 		}
 		file, err := p.server.SpaceFile(ctx, k.id)
@@ -52,7 +60,10 @@ func demote(all []*chunker.Result, file string) error {
 			found = true
 			continue
 		}
-		r.Entry.Kind, r.Entry.Space = format.KindFile, nil
+		r.Entry.Space = nil
+		if r.Entry.Arrived() {
+			r.Entry.Kind = format.KindFile
+		}
 	}
 	if !found {
 		return fmt.Errorf("files %q and %q both bear it, and the server says it uses %q: move the wrong one away", all[0].File.Abs, all[1].File.Abs, file)

@@ -93,6 +93,28 @@ func (m *mariadb) SpaceFile(ctx context.Context, id format.SpaceID) (string, err
 	return rows[0]["FILENAME"], nil
 }
 
+// TableNames reads InnoDB's dictionary; it needs PROCESS.
+func (m *mariadb) TableNames(ctx context.Context, ids []uint64) (map[uint64]string, error) {
+	rows, err := server.Rows(ctx, m.s.DB, "SELECT TABLE_ID, NAME FROM information_schema.INNODB_SYS_TABLES")
+	if err != nil {
+		return nil, m.s.Fail("ask for the names of tables", err)
+	}
+	asked, names := map[uint64]bool{}, map[uint64]string{}
+	for _, id := range ids {
+		asked[id] = true
+	}
+	for _, row := range rows {
+		id, err := strconv.ParseUint(row["TABLE_ID"], 10, 64)
+		if err != nil {
+			return nil, server.Unsupported("ask for the names of tables: %q is no table id", row["TABLE_ID"])
+		}
+		if asked[id] {
+			names[id] = row["NAME"]
+		}
+	}
+	return names, nil
+}
+
 // Written reads Innodb_lsn_flushed.
 func (m *mariadb) Written(ctx context.Context) (format.LSN, error) {
 	rows, err := server.Rows(ctx, m.s.DB, "SHOW GLOBAL STATUS LIKE 'Innodb_lsn_flushed'")

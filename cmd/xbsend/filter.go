@@ -1,0 +1,165 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/xbstream/xbstream/chunker"
+	"github.com/xbstream/xbstream/format"
+)
+
+// maxFilter bounds what the manifest says of the filter: it must fit into its
+// first line, and that is found out at the start, not at the end of a backup.
+const maxFilter = 24 << 10
+
+// registerFilter adds the flags of a partial backup, which have the names and
+// the meaning they have in mariabackup.
+func registerFilter(s *pflag.FlagSet, f *format.Filter) {
+	s.StringVar(&f.Databases, "databases", "", "back up only this `LIST` of databases and db.table, separated by blanks")
+	s.StringVar(&f.DatabasesExclude, "databases-exclude", "", "leave out this `LIST` of databases and db.table")
+	s.StringVar(&f.DatabasesFile, "databases-file", "", "as --databases, from a `FILE`, one a line")
+	s.StringVar(&f.Tables, "tables", "", "back up only tables whose db.table matches a `REGEXP`; several with commas")
+	s.StringVar(&f.TablesExclude, "tables-exclude", "", "leave out tables whose db.table matches a `REGEXP`")
+	s.StringVar(&f.TablesFile, "tables-file", "", "back up only the tables in `FILE`, one db.table a line")
+}
+
+// readFilter makes the filter that the flags ask for, nil if they do not.
+func readFilter(f format.Filter) (*chunker.Filter, error) {
+	if f == (format.Filter{}) {
+		return nil, nil
+	}
+	var c chunker.Filter
+	if err := addList(&c.Include, "databases", f.Databases); err != nil {
+		return nil, err
+	}
+	if err := addList(&c.Exclude, "databases-exclude", f.DatabasesExclude); err != nil {
+		return nil, err
+	}
+	if err := addFile(&c.Include, "databases-file", f.DatabasesFile, false); err != nil {
+		return nil, err
+	}
+	if err := addFile(&c.Include, "tables-file", f.TablesFile, true); err != nil {
+		return nil, err
+	}
+	if err := addExpressions(&c.Include, "tables", f.Tables); err != nil {
+		return nil, err
+	}
+	if err := addExpressions(&c.Exclude, "tables-exclude", f.TablesExclude); err != nil {
+		return nil, err
+	}
+	if text, err := json.Marshal(f); err != nil || len(text) > maxFilter {
+		return nil, fmt.Errorf("the lists of databases and tables are too long for the manifest: use --databases-file and --tables-file (%d bytes, limit %d)", len(text), maxFilter)
+	}
+	return &c, nil
+}
+
+func addList(r *chunker.Rules, flag, list string) error {
+	names := strings.Fields(list)
+	if len(names) == 0 && list != "" {
+		return fmt.Errorf("--%s %q names nothing", flag, list)
+	}
+	for _, name := range names {
+		r.Add(name)
+	}
+	return nil
+}
+
+// addFile adds the names of a file, one a line; qualified ones only if they must
+// be tables.
+func addFile(r *chunker.Rules, flag, path string, qualified bool) error {
+	if path == "" {
+		return nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("--%s: %w", flag, err)
+	}
+	defer f.Close()
+	lines, n, names := bufio.NewScanner(f), 0, 0
+	for lines.Scan() {
+		n++
+		name := strings.TrimSpace(lines.Text())
+		if name == "" {
+			continue
+		}
+		names++
+		if qualified && !strings.Contains(name, ".") {
+			return fmt.Errorf("--%s: %s, line %d: %q is not of the form db.table", flag, path, n, name)
+		}
+		r.Add(name)
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("--%s: %s, line %d: %w", flag, path, n+1, err)
+	}
+	if names == 0 {
+		return fmt.Errorf("--%s: %s names nothing", flag, path)
+	}
+	return nil
+}
+
+// addExpressions adds expressions separated by commas: POSIX extended ones, and
+// those with the additions that C libraries have, such as \w.
+func addExpressions(r *chunker.Rules, flag, list string) error {
+	for part := range strings.SplitSeq(list, ",") {
+		if part == "" {
+			continue
+		}
+		if strings.Count(part, "{") != strings.Count(part, "}") {
+			return fmt.Errorf("--%s %q: a comma separates expressions and cannot be part of one", flag, list)
+		}
+		e, err := regexp.CompilePOSIX(part)
+		if err != nil {
+			var other error
+			if e, other = regexp.Compile(part); other != nil {
+				return fmt.Errorf("--%s %q: %w", flag, part, err)
+			}
+		}
+		r.AddExpression(e)
+	}
+	return nil
+}
+
+// partialOf is what the manifest says a partial backup was asked for.
+func (f *flags) partialOf() *format.Filter {
+	if f.filter == nil {
+		return nil
+	}
+	return &f.partial
+}
+
+// divide separates what is wanted from what is not.
+func divide(files []chunker.File) (wanted, leftOut []chunker.File) {
+	for _, f := range files {
+		if f.LeftOut {
+			leftOut = append(leftOut, f)
+		} else {
+			wanted = append(wanted, f)
+		}
+	}
+	return wanted, leftOut
+}
+
+// leaveOut makes the manifest's entries of tablespaces that are not wanted:
+// recovery is to pass over their redo, and over no other's. DDL is blocked, so
+// that the name decides that a file has for good.
+func leaveOut(ctx context.Context, unwanted []chunker.File) ([]chunker.Result, error) {
+	files, err := chunker.ReadSpaces(ctx, unwanted)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]chunker.Result, len(files))
+	for i, f := range files {
+		out[i] = chunker.Result{File: f, Entry: format.File{
+			Path: f.Rel, Kind: format.KindLeftOut, Source: f.Source,
+			Space: &format.Space{ID: f.SpaceID, Rebuild: f.Unwritten},
+		}}
+	}
+	return out, nil
+}
