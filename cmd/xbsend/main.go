@@ -29,6 +29,7 @@ standard output as one archive, which xbstream turns into a data directory.
   xbsend | ssh standby xbstream -x --prepare -C /var/lib/mysql
   xbsend -S /run/mysqld/mysqld.sock -u backup | aws s3 cp - s3://backups/monday.xb
   xbsend -r age1… > monday.xb
+  xbsend --databases='mysql shop' > shop.xb
   xbsend --dry-run
 
 `
