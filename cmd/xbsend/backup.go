@@ -120,6 +120,10 @@ func (b *backup) discoverer() chunker.Discoverer {
 // stream writes the archive: redo and files side by side, the manifest at the
 // end, and the end frame only if nothing failed.
 func (b *backup) stream(ctx context.Context, redo format.Redo) (err error) {
+	// The first part that fails ends the writes of the others too: a receiver
+	// that stands still would keep them, and the reason, for as long.
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
 	pipe, err := cli.OpenOutput(ctx, b.s.out, cli.PipeOptions{Idle: b.f.idleTimeout, Log: b.log})
 	if err != nil {
 		return err
@@ -145,15 +149,25 @@ func (b *backup) stream(ctx context.Context, redo format.Redo) (err error) {
 
 	var m *format.Manifest
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return b.tail.Run(gctx) })
-	g.Go(func() error { return b.sendRedo(gctx) })
-	g.Go(func() (err error) {
+	part := func(run func() error) {
+		g.Go(func() error {
+			err := run()
+			if err != nil {
+				fail(err)
+			}
+			return err
+		})
+	}
+	part(func() error { return b.tail.Run(gctx) })
+	part(func() error { return b.sendRedo(gctx) })
+	part(func() (err error) {
 		if err = b.hook.run(gctx, "redo-started", ""); err == nil {
 			m, err = b.copyAll(gctx)
 		}
 		return err
 	})
-	if err := g.Wait(); err != nil {
+	if g.Wait() != nil {
+		err := context.Cause(ctx)
 		b.out.Abort(err)
 		return err
 	}
