@@ -118,6 +118,17 @@ func (s *spool) reserve(size int64) (int64, error) {
 	return s.written, nil
 }
 
+// CheckSpoolDir says whether redo could wait in dir, empty for the default. A
+// backup asks before it begins: the spool itself is not needed before the
+// receiver has become slow.
+func CheckSpoolDir(dir string) error {
+	f, err := openUnlinked(dir)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
 // openUnlinked creates a file without a name, so that nothing can be left
 // behind however the process ends.
 func openUnlinked(dir string) (*os.File, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
@@ -36,6 +37,9 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
+	if o.SpoolDir == "" {
+		o.SpoolDir = os.TempDir()
+	}
 	if o.MemoryLimit == 0 {
 		o.MemoryLimit = DefaultMemoryLimit
 	}

@@ -87,7 +87,10 @@ func (b *backup) learn(ctx context.Context) (err error) {
 	if err := b.server.Check(ctx); err != nil {
 		return err
 	}
-	return b.readable()
+	if err := b.readable(); err != nil {
+		return err
+	}
+	return redotail.CheckSpoolDir(b.f.spoolDir)
 }
 
 // readable makes sure that this process can read what the server names.
