@@ -47,9 +47,11 @@ func startJournal(dir string) (*journal, error) {
 	return &journal{f}, nil
 }
 
-// remove ends the journal, when all data are where they belong.
-func (j *journal) remove() error {
-	return errors.Join(j.f.Close(), os.Remove(j.f.Name()))
+// remove ends the journal, when all data are where they belong, for good: were it
+// still there once the log is replaced, its pages could no more be brought up to
+// date.
+func (j *journal) remove(dir string) error {
+	return errors.Join(j.f.Close(), os.Remove(j.f.Name()), syncDir(dir))
 }
 
 // slot is the part of the journal that belongs to one worker.

@@ -238,11 +238,14 @@ func (tr *tree) moveAsideAs(marker string, rep *Report) error {
 	return tr.remove(marker)
 }
 
+// renamedTo stands between old and new name in Report.Renamed.
+const renamedTo = " -> "
+
 func (tr *tree) moveAside(from, to, end string, rep *Report) error {
 	if err := os.MkdirAll(filepath.Dir(tr.path(to)), 0o700); err != nil {
 		return err
 	}
-	rep.Renamed = append(rep.Renamed, from+" -> "+to)
+	rep.Renamed = append(rep.Renamed, from+renamedTo+to)
 	return os.Rename(tr.path(from), tr.path(to+end))
 }
 

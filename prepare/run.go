@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -321,7 +322,7 @@ func (p *preparation) publish() error {
 		if err := p.syncData(); err != nil {
 			return err
 		}
-		if err := p.journal.remove(); err != nil {
+		if err := p.journal.remove(p.dir); err != nil {
 			return err
 		}
 	}
@@ -353,8 +354,11 @@ func (p *preparation) syncData() error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	for _, change := range [][]string{p.rep.Deleted, p.rep.Renamed} {
-		for _, rel := range change {
+	for _, rel := range p.rep.Deleted {
+		dirs[filepath.Dir(p.tree.path(rel))] = true
+	}
+	for _, change := range p.rep.Renamed {
+		for rel := range strings.SplitSeq(change, renamedTo) {
 			dirs[filepath.Dir(p.tree.path(rel))] = true
 		}
 	}
