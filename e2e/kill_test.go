@@ -258,6 +258,7 @@ const (
 	exitServer     = 5
 	exitIO         = 8
 	exitTarget     = 9
+	exitPrepare    = 10
 	exitTerminated = 128 + int(syscall.SIGTERM)
 )
 

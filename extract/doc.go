@@ -10,15 +10,16 @@
 //     file, every size, redo from checkpoint to end LSN, nothing left over.
 //  4. Files are renamed to their final names within the staging directory and
 //     get owner and mode; then the caller's Prepare runs there.
-//  5. All of it is synced, then moved to the target entry by entry, the system
-//     tablespace last, then the target is synced.
+//  5. All of it is synced, then moved to the target entry by entry. The system
+//     tablespace comes last, when the other entries are synced; then the target
+//     is synced again, and once more without the staging directory.
 //
 // Promises:
 //
 //   - On any error the staging directory is removed and nothing else in the
-//     target was touched. A process killed at any moment leaves the target
-//     without a system tablespace and with the staging directory, never
-//     something that looks like a data directory.
+//     target was touched. A process killed at any moment, or a machine that
+//     fails, leaves the target without a system tablespace and with the staging
+//     directory, never something that looks like a data directory and is none.
 //   - No name from an archive leads out of the staging directory (os.Root).
 //   - Memory and open files depend on the number of workers, not on the
 //     archive; what is kept of each file is one number.

@@ -34,6 +34,7 @@ type target struct {
 	name     string   // of the staging directory
 	manifest *os.File
 	last     []string // top-level entries that are published last, in order
+	complete bool     // everything was published
 }
 
 // openTarget refuses what cannot be a target and makes the staging directory.
@@ -174,6 +175,13 @@ func (t *target) discard() {
 				t.opt.Log.Warn("staging directory could not be removed", "dir", filepath.Join(t.opt.Dir, t.name), "error", err)
 			}
 		}
+		if t.complete {
+			// A crash must not bring the staging directory back to
+			// a finished target.
+			if err := syncDir(t.opt.Dir); err != nil {
+				t.opt.Log.Warn("target could not be synced", "dir", t.opt.Dir, "error", err)
+			}
+		}
 		t.root.Close()
 	}
 	if t.made {
@@ -209,18 +217,34 @@ func (t *target) publish(opt Options) error {
 	if err := t.announce(names); err != nil {
 		return err
 	}
+	if t.made {
+		if err := syncDir(filepath.Dir(opt.Dir)); err != nil {
+			return err
+		}
+	}
 	for i, name := range names {
-		if err := t.root.Rename(t.name+"/"+treeDir+"/"+name, name); err != nil {
+		if err := t.move(name, i == len(names)-1); err != nil {
 			t.takeBack(names[:i])
 			return fmt.Errorf("publish %q: %w", name, err)
 		}
 	}
-	t.made = false
+	t.made, t.complete = false, true
 	return syncDir(opt.Dir)
 }
 
-// announce writes down what is about to be moved, for whoever finds the staging
-// directory if the process is killed before everything was. Names are one to a
+// move publishes one entry. The last one says that the target is complete: the
+// others must be durable before it is there.
+func (t *target) move(name string, last bool) error {
+	if last {
+		if err := syncDir(t.opt.Dir); err != nil {
+			return err
+		}
+	}
+	return t.root.Rename(t.name+"/"+treeDir+"/"+name, name)
+}
+
+// announce writes down, durably, what is about to be moved, for whoever finds the
+// staging directory if the process or the machine stops before everything was. Names are one to a
 // line: no path of an archive has a line end in it that got this far.
 func (t *target) announce(names []string) error {
 	for _, name := range names {
@@ -228,8 +252,12 @@ func (t *target) announce(names []string) error {
 			return fmt.Errorf("publish %q: line end in a name", name)
 		}
 	}
-	err := t.stage.WriteFile(publishPart, []byte(strings.Join(names, "\n")+"\n"), 0o600)
+	f, err := t.stage.OpenFile(publishPart, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(strings.Join(names, "\n") + "\n")
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	return syncDir(filepath.Join(t.opt.Dir, t.name))
