@@ -85,7 +85,7 @@ func (a *applier) apply(ctx context.Context, parallel int, tasks []task) error {
 		g.Go(func() error {
 			w := &worker{applier: a, slot: a.journal.slot(i), buf: make([]byte, window), plain: make([]byte, innodb.MaxPageSize)}
 			for t := range queue {
-				if err := w.apply(t); err != nil {
+				if err := readable(func() error { return w.apply(t) }); err != nil {
 					return errors.Join(err, w.close())
 				}
 			}
@@ -361,7 +361,7 @@ func (p *preparation) spaceOf(pages []pageChain) (*tablespace, error) {
 	}
 	t.log = h
 	if !t.known {
-		if err := p.learnFormat(t); err != nil {
+		if err := readable(func() error { return p.learnFormat(t) }); err != nil {
 			return nil, err
 		}
 	}

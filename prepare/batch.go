@@ -2,10 +2,10 @@ package prepare
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"sync/atomic"
 
 	"github.com/xbstream/xbstream/format"
-	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
 )
 
 // pageKey names a page: tablespace in the upper half, page number in the lower,
@@ -22,17 +22,22 @@ func (k pageKey) page() format.PageNo   { return format.PageNo(k & 0xFFFFFFFF) }
 // run is a sequence of records for one page in one mini-transaction.
 type run struct {
 	at         format.LSN // position of the first record
+	size       uint32     // of the records, in bytes
 	start, end format.LSN // of the mini-transaction
-	records    []byte
+	records    []byte     // only set by runs.next
 }
 
-// batch is a shard of as much redo as fits in memory, spread by page: the records of a
-// page lie one after the other in chunks, so that applying them reads memory
-// in order, and gathering them writes to as many places as there are pages.
+// batch is a shard of as much redo as fits in memory, spread by page: where the
+// runs of a page are in the log is listed in chunks, so that gathering writes to
+// few places.
 type batch struct {
 	base   format.LSN // where it starts in the log
+	log    held       // the log from there on, once the batch is complete
+	offset int64      // of base in the log's file
 	mem    []byte
 	used   uint32
+	// free heads the chunks of each class that were given back; 0 without.
+	free   [chunkClasses]uint32
 	pages  keyIndex
 	chains []chain
 	inUse  atomic.Int64 // size, for others to read
@@ -46,26 +51,33 @@ type chain struct {
 	start       uint32 // start of the last run's mini-transaction, from base
 }
 
-// A chunk starts with the offset of the next one and the end of its own runs,
-// both u32, the latter set when the next one is begun.
+// A chunk starts with two u32: the offset of the next one; and its class, the
+// binary logarithm of its size, in the upper byte, with the end of its runs,
+// counted from its start, below. The next one and the end are set when the next
+// one is begun.
 const (
-	chunkHeader = 8
-	firstChunk  = 64
-	maxChunk    = 2 << 10
-	// runHeader bounds the four numbers before the records of a run.
-	runHeader = 4 * binary.MaxVarintLen32
+	chunkHeader  = 8
+	chunkEnd     = 1<<24 - 1
+	firstChunk   = 1 << 6
+	maxChunk     = 1 << 10
+	chunkClasses = 11
+	// runSize bounds the four numbers that are noted of a run.
+	runSize   = 4 * binary.MaxVarintLen32
 	chainSize = 20
 )
 
 // spill is the room a batch needs behind its limit for the blocks already on
 // their way: each of the shortest records, each the first of its page.
-const spill = (blocksAhead + 1) * (blockSize + redo.MaxMTR) * (firstChunk / 4)
+const spill = (blocksAhead + 1) * overlap * (firstChunk / 4)
 
 // maxBatch keeps offsets and distances within 32 bits.
 const maxBatch = 3 << 30
 
-func (b *batch) reset(base format.LSN) {
-	b.base, b.used = base, chunkHeader
+// reset empties the batch. It goes on at an LSN, which stands at an offset of the
+// log's file.
+func (b *batch) reset(base format.LSN, offset int64) {
+	b.base, b.offset, b.log, b.used = base, offset, held{}, chunkHeader
+	clear(b.free[:])
 	b.pages.reset()
 	b.chains = b.chains[:0]
 	b.inUse.Store(0)
@@ -85,47 +97,79 @@ func (b *batch) page(k pageKey) int {
 	return i
 }
 
-// void forgets what was gathered for a page.
-func (b *batch) void(k pageKey) { b.chains[b.page(k)] = chain{} }
+// void forgets what was gathered for a page. Half of a log and more can be void
+// in the end, undo pages most of all: the memory is used again at once.
+func (b *batch) void(k pageKey) {
+	c := &b.chains[b.page(k)]
+	if c.first != 0 {
+		b.giveBack(c)
+	}
+	*c = chain{}
+}
 
-// add appends a run to its page's. The records are copied.
+// giveBack puts a chain's chunks on the lists of free ones.
+func (b *batch) giveBack(c *chain) {
+	for at := c.first; ; {
+		next := binary.LittleEndian.Uint32(b.mem[at:])
+		class := b.mem[at+chunkHeader-1]
+		binary.LittleEndian.PutUint32(b.mem[at:], b.free[class])
+		b.free[class] = at
+		if at == c.last {
+			return
+		}
+		at = next
+	}
+}
+
+// add appends a run to its page's.
 func (b *batch) add(k pageKey, r run) {
 	c := &b.chains[b.page(k)]
-	need := uint32(runHeader + len(r.records))
-	if c.pos+need > c.limit {
-		b.extend(c, need)
+	if c.pos+runSize > c.limit {
+		b.extend(c)
 	}
 	start := uint32(r.start - b.base)
 	out := b.mem[c.pos:c.pos]
 	out = binary.AppendUvarint(out, uint64(start-c.start))
 	out = binary.AppendUvarint(out, uint64(r.end-r.start))
 	out = binary.AppendUvarint(out, uint64(r.at-r.start))
-	out = binary.AppendUvarint(out, uint64(len(r.records)))
-	out = append(out, r.records...)
+	out = binary.AppendUvarint(out, uint64(r.size))
 	c.pos += uint32(len(out))
 	c.start = start
 }
 
-// extend begins a new chunk with room for need bytes. Chunks double, so that a
-// page touched once takes little and a busy one is not scattered.
-func (b *batch) extend(c *chain, need uint32) {
+// extend begins a new chunk. Chunks double, so that a page touched once takes
+// little and a busy one is not scattered.
+func (b *batch) extend(c *chain) {
 	size := uint32(firstChunk)
 	if c.first != 0 {
 		size = min(2*(c.limit-c.last), maxChunk)
 	}
-	size = max(size, chunkHeader+need)
-	at := b.used
-	b.used += size
+	class := bits.Len32(size - 1)
+	at := b.chunk(class)
 	if c.first == 0 {
 		c.first = at
 	} else {
 		binary.LittleEndian.PutUint32(b.mem[c.last:], at)
-		binary.LittleEndian.PutUint32(b.mem[c.last+4:], c.pos)
+		end := binary.LittleEndian.Uint32(b.mem[c.last+4:])
+		binary.LittleEndian.PutUint32(b.mem[c.last+4:], end|(c.pos-c.last))
 	}
-	c.last, c.pos, c.limit = at, at+chunkHeader, at+size
+	binary.LittleEndian.PutUint32(b.mem[at+4:], uint32(class)<<24)
+	c.last, c.pos, c.limit = at, at+chunkHeader, at+1<<class
 }
 
-// runs walks over what was gathered for a page.
+// chunk returns the offset of a chunk of a class, one that was given back if
+// there is one.
+func (b *batch) chunk(class int) (at uint32) {
+	if at = b.free[class]; at != 0 {
+		b.free[class] = binary.LittleEndian.Uint32(b.mem[at:])
+		return at
+	}
+	at = b.used
+	b.used += 1 << class
+	return at
+}
+
+// runs walks over what was gathered for a page in a complete batch.
 type runs struct {
 	b          *batch
 	c          chain
@@ -143,7 +187,7 @@ func (w *runs) next() (r run, ok bool) {
 		return run{}, false
 	}
 	mem := w.b.mem
-	for w.chunk != w.c.last && w.pos == binary.LittleEndian.Uint32(mem[w.chunk+4:]) {
+	for w.chunk != w.c.last && w.pos == w.chunk+binary.LittleEndian.Uint32(mem[w.chunk+4:])&chunkEnd {
 		w.chunk = binary.LittleEndian.Uint32(mem[w.chunk:])
 		w.pos = w.chunk + chunkHeader
 	}
@@ -153,11 +197,10 @@ func (w *runs) next() (r run, ok bool) {
 	w.start += w.number()
 	size := w.number()
 	at := w.number()
-	n := w.number()
+	r.size = w.number()
 	r.start = w.b.base + format.LSN(w.start)
 	r.end, r.at = r.start+format.LSN(size), r.start+format.LSN(at)
-	r.records = mem[w.pos : w.pos+n : w.pos+n]
-	w.pos += n
+	r.records = w.b.log.bytes(w.b.offset+int64(w.start+at), r.size)
 	return r, true
 }
 

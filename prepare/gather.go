@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"sync"
 
 	"github.com/xbstream/xbstream/format"
@@ -14,8 +15,10 @@ import (
 // gatherer reads redo and keeps what applying needs: the runs of the batch at
 // hand, and of the log as a whole what decides whether they count.
 type gatherer struct {
-	log   *scanner
-	limit int64 // of the shards' memory, in bytes
+	log *scanner
+	// held is where the batch's part of the log is in memory.
+	held  *segments
+	limit int64 // of the batch's memory, in bytes
 	// base and end are where the batch starts and ends in the log; pos is
 	// where the gatherer is.
 	base, end, pos format.LSN
@@ -47,10 +50,9 @@ func gather(ctx context.Context, l *redoLog, until format.LSN, opt Options, prog
 	if _, err = g.next(); err == nil {
 		err = g.survey()
 	}
-	g.log.close()
+	g.log.stop()
 	if !errors.Is(err, io.EOF) {
-		g.release()
-		return nil, err
+		return nil, errors.Join(err, g.close())
 	}
 	g.surveyed = true
 	return g, nil
@@ -80,13 +82,17 @@ func reserveGatherer(start redo.Checkpoint, opt Options) (*gatherer, error) {
 
 // reserved is the part of Options.Memory that workers take.
 func reserved(opt Options) int64 {
-	return min(int64(opt.Parallel)*(window+256<<10)+blocksAhead*(blockSize+redo.MaxMTR), opt.Memory/2)
+	return min(int64(opt.Parallel)*(window+256<<10)+blocksAhead*blockSize+segmentSize+overlap, opt.Memory/2)
 }
 
 // close gives everything back.
-func (g *gatherer) close() {
-	g.log.close()
+func (g *gatherer) close() error {
 	g.release()
+	err := g.log.close()
+	if g.held != nil {
+		err = errors.Join(err, g.held.drop(0, math.MaxInt64))
+	}
+	return err
 }
 
 // history is what the log says of one tablespace's file.
@@ -136,14 +142,47 @@ func (g *gatherer) shardOf(k pageKey) int {
 func (g *gatherer) shard(k pageKey) *batch { return g.shards[g.shardOf(k)] }
 
 // next fills the batch with what comes next in the log; more is false when the
-// log's end was reached. The records are walked over here and copied by the
+// log's end was reached. The records are walked over here and listed by the
 // shards meanwhile.
 func (g *gatherer) next() (more bool, err error) {
+	if err := g.dropBatch(); err != nil {
+		return false, err
+	}
+	more, err = g.fill()
+	if err != nil && !errors.Is(err, io.EOF) {
+		return false, err
+	}
+	log, failed := g.held.hold(g.log.log.offset(g.base), g.log.log.offset(g.end))
+	if failed != nil {
+		return false, failed
+	}
+	for _, s := range g.shards {
+		s.log = log
+	}
+	return more, err
+}
+
+// dropBatch frees the part of the log that only the last batch needed.
+func (g *gatherer) dropBatch() error {
+	last := int64(math.MaxInt64)
+	if g.held == g.log.mem {
+		last = segmentOf(g.log.log.offset(g.pos))
+	}
+	before := g.held
+	g.held = g.log.mem
+	if before == nil {
+		return nil
+	}
+	return before.drop(0, last)
+}
+
+// fill lists the runs of the batch.
+func (g *gatherer) fill() (more bool, err error) {
 	g.base, g.end = g.pos, g.pos
 	queues := make([]chan *block, len(g.shards))
 	var done sync.WaitGroup
 	for i, s := range g.shards {
-		s.reset(g.base)
+		s.reset(g.base, g.log.log.offset(g.base))
 		queues[i] = make(chan *block, blocksAhead)
 		done.Go(func() {
 			for b := range queues[i] {
@@ -177,8 +216,9 @@ func (g *gatherer) next() (more bool, err error) {
 	return true, nil
 }
 
-// size is the memory in use by the shards.
+// size is the memory in use by the batch, log included.
 func (g *gatherer) size() (n int64) {
+	n = int64(g.pos - g.base)
 	for _, s := range g.shards {
 		n += s.inUse.Load()
 	}
@@ -196,6 +236,10 @@ func (g *gatherer) survey() error {
 		if err := g.takeBlock(b, false); err != nil {
 			return err
 		}
+		from, to := g.log.log.offset(g.end), g.log.log.offset(b.base)
+		if err := g.log.mem.drop(segmentOf(from)+1, segmentOf(to)); err != nil {
+			return err
+		}
 		g.log.release(b)
 	}
 }
@@ -204,14 +248,16 @@ func (g *gatherer) takeBlock(b *block, keep bool) error {
 	for i := range g.shards {
 		b.ops[i] = b.ops[i][:0]
 	}
-	for _, m := range b.mtrs {
-		if err := g.take(b, m, keep); err != nil {
-			t := b.mtr(m)
-			return t.damaged(err)
+	return readable(func() error {
+		for _, m := range b.mtrs {
+			if err := g.take(b, m, keep); err != nil {
+				t := b.mtr(m)
+				return t.damaged(err)
+			}
+			g.pos = b.base + format.LSN(m.to)
 		}
-		g.pos = b.base + format.LSN(m.to)
-	}
-	return nil
+		return nil
+	})
 }
 
 // take spreads the records of a mini-transaction. It walks over them once; only
@@ -292,7 +338,7 @@ func (s *batch) takeAll(b *block, ops []op) {
 			s.void(o.key)
 		}
 		if o.add {
-			s.add(o.key, run{at: b.base + format.LSN(o.at), start: b.base + format.LSN(o.start), end: b.base + format.LSN(o.end), records: b.buf[o.at:o.to]})
+			s.add(o.key, run{at: b.base + format.LSN(o.at), start: b.base + format.LSN(o.start), end: b.base + format.LSN(o.end), size: o.to - o.at})
 		}
 	}
 	s.inUse.Store(s.size())

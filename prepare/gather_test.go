@@ -9,11 +9,12 @@ import (
 	"github.com/xbstream/xbstream/prepare/mariadb"
 )
 
-// newGatherer returns one with room for mem bytes of records.
+// newGatherer returns one with room for mem bytes of runs, in a log that starts at
+// LSN 1000.
 func newGatherer(mem int64) *gatherer {
 	g := &gatherer{limit: mem, spaces: map[format.SpaceID]*history{}}
 	g.shards = []*batch{{mem: make([]byte, mem+spill)}}
-	g.shards[0].reset(1000)
+	g.shards[0].reset(1000, 0)
 	return g
 }
 
@@ -24,6 +25,14 @@ func takeRecords(g *gatherer, at format.LSN, records []byte, keep bool) error {
 	err := g.take(b, span{0, n, n + 5}, keep)
 	g.shards[0].takeAll(b, b.ops[0])
 	return err
+}
+
+// logOf is a log in memory.
+func logOf(log []byte) (h held) {
+	for from := 0; from < len(log); from += segmentSize {
+		h.mem = append(h.mem, log[from:min(from+segmentSize+overlap, len(log))])
+	}
+	return h
 }
 
 // record builds a page record that can be told from others by its payload.
@@ -65,14 +74,15 @@ func TestGatherKeepsWhatCounts(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			g := newGatherer(1 << 16)
-			at := format.LSN(1000)
+			var log []byte
 			for _, records := range c.mtrs {
 				joined := bytes.Join(records, nil)
-				if err := takeRecords(g, at, joined, true); err != nil {
+				if err := takeRecords(g, 1000+format.LSN(len(log)), joined, true); err != nil {
 					t.Fatal(err)
 				}
-				at += format.LSN(len(joined)) + 5
+				log = append(append(log, joined...), make([]byte, 5)...)
 			}
+			g.shards[0].log = logOf(log)
 			got := gathered(g, 7)
 			if len(got) != len(c.want) {
 				t.Fatalf("%d runs, want %d", len(got), len(c.want))
@@ -91,13 +101,21 @@ func TestGatherKeepsWhatCounts(t *testing.T) {
 func TestBatchKeepsOrder(t *testing.T) {
 	g := newGatherer(8 << 20)
 	want := map[format.PageNo][]run{}
+	log := make([]byte, 20000*300)
 	for i := range 20000 {
 		page := format.PageNo(i * i % 53)
-		r := run{start: 1000 + format.LSN(i*300), records: bytes.Repeat([]byte{byte(i)}, 1+i%211)}
+		r := run{start: 1000 + format.LSN(i*300), size: uint32(1 + i%211)}
 		r.at, r.end = r.start+format.LSN(i%7), r.start+299
+		r.records = log[r.at-1000:][:r.size]
+		copy(r.records, bytes.Repeat([]byte{byte(i)}, int(r.size)))
+		if i%5000 == 4999 { // what is void makes room for others
+			g.shards[0].void(keyOf(5, page))
+			delete(want, page)
+		}
 		g.shards[0].add(keyOf(5, page), r)
 		want[page] = append(want[page], r)
 	}
+	g.shards[0].log = logOf(log)
 	for page, runs := range want {
 		got := gathered(g, page)
 		if len(got) != len(runs) {
@@ -154,11 +172,12 @@ func FuzzGather(f *testing.F) {
 		if len(records) > redo.MaxMTR {
 			return
 		}
-		g.shards[0].reset(1000)
+		g.shards[0].reset(1000, 0)
 		clear(g.spaces)
 		if takeRecords(g, 1000, records, keep) != nil {
 			return
 		}
+		g.shards[0].log = logOf(records)
 		g.shards[0].pages.all(func(k pageKey, i int) {
 			page := make([]byte, 4096)
 			w := g.shards[0].runs(g.shards[0].chains[i])

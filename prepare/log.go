@@ -66,6 +66,11 @@ func (l *redoLog) linear() bool { return l.start.LSN == l.header.FirstLSN }
 // end is the LSN after the last byte of the file.
 func (l *redoLog) end() format.LSN { return l.header.FirstLSN + format.LSN(l.payload) }
 
+// offset is where in the file an LSN stands.
+func (l *redoLog) offset(at format.LSN) int64 {
+	return redo.StartOffset + int64(at-l.header.FirstLSN)
+}
+
 // completeness watches the two things that make a log whole: the end LSN and
 // the FILE_CHECKPOINT that belongs to the checkpoint it starts from.
 type completeness struct {

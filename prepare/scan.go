@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"sync"
 	"sync/atomic"
 
@@ -26,8 +27,10 @@ func (t *mtr) damaged(cause error) error {
 // scanner hands out mini-transactions in order. Reading and checking them goes
 // on in a goroutine of its own, a few blocks ahead.
 type scanner struct {
+	log         *redoLog
+	mem         *segments
 	ready, free chan *block
-	stop        context.CancelFunc
+	cancel      context.CancelFunc
 	done        sync.WaitGroup
 	err         error // of the last block taken
 	cur         *block
@@ -39,7 +42,7 @@ type scanner struct {
 
 // block is a piece of the log and the mini-transactions in it.
 type block struct {
-	buf  []byte
+	buf  []byte // within a segment
 	base format.LSN
 	mtrs []span
 	// err is what comes after the last mini-transaction; io.EOF at the end.
@@ -53,8 +56,10 @@ type block struct {
 // span is a mini-transaction within a block, as offsets.
 type span struct{ from, records, to uint32 }
 
+// A block holds the mini-transactions that start in its first blockSize bytes:
+// what one goroutine reads of it is still in the caches for the next.
 const (
-	blockSize   = 1 << 20
+	blockSize   = 256 << 10
 	blocksAhead = 4
 )
 
@@ -62,22 +67,29 @@ const (
 // first boundary not below until, or where the file ends. The caller closes
 // the scanner.
 func (l *redoLog) scan(ctx context.Context, from, until format.LSN) *scanner {
-	ctx, stop := context.WithCancel(ctx)
-	s := &scanner{ready: make(chan *block, blocksAhead), free: make(chan *block, blocksAhead), stop: stop, at: from}
+	ctx, cancel := context.WithCancel(ctx)
+	s := &scanner{log: l, mem: newSegments(l.f), ready: make(chan *block, blocksAhead), free: make(chan *block, blocksAhead), cancel: cancel, at: from}
 	for range blocksAhead {
-		s.free <- &block{buf: make([]byte, blockSize+redo.MaxMTR)}
+		s.free <- &block{}
 	}
 	s.done.Go(func() {
 		defer close(s.ready)
-		s.read(ctx, l, from, until)
+		s.read(ctx, from, until)
 	})
 	return s
 }
 
-// close stops reading and waits until the log is no longer in use.
-func (s *scanner) close() {
-	s.stop()
+// stop ends reading and waits until the file is no longer in use. What was read
+// stays in memory.
+func (s *scanner) stop() {
+	s.cancel()
 	s.done.Wait()
+}
+
+// close frees what was read.
+func (s *scanner) close() error {
+	s.stop()
+	return s.mem.drop(0, math.MaxInt64)
 }
 
 // position is the LSN after the last mini-transaction handed out.
@@ -92,6 +104,9 @@ func (s *scanner) next() (mtr, error) {
 		var err error
 		if s.cur, err = s.nextBlock(); err != nil {
 			s.cur = nil
+			return mtr{}, err
+		}
+		if err := s.mem.drop(0, segmentOf(s.log.offset(s.cur.base))); err != nil {
 			return mtr{}, err
 		}
 		s.i = 0
@@ -131,8 +146,7 @@ func (b *block) mtr(m span) mtr {
 }
 
 // read fills blocks until the log ends or nobody wants them.
-func (s *scanner) read(ctx context.Context, l *redoLog, from, until format.LSN) {
-	var rest []byte
+func (s *scanner) read(ctx context.Context, from, until format.LSN) {
 	for {
 		var b *block
 		select {
@@ -140,7 +154,7 @@ func (s *scanner) read(ctx context.Context, l *redoLog, from, until format.LSN) 
 		case <-ctx.Done():
 			return
 		}
-		rest = b.fill(ctx, l, from, until, rest)
+		s.fill(ctx, b, from, until)
 		if n := len(b.mtrs); n > 0 {
 			from = b.base + format.LSN(b.mtrs[n-1].to)
 		}
@@ -155,53 +169,46 @@ func (s *scanner) read(ctx context.Context, l *redoLog, from, until format.LSN) 
 	}
 }
 
-// fill reads a block that starts at LSN from with the bytes rest, and returns
-// those after its last mini-transaction.
-func (b *block) fill(ctx context.Context, l *redoLog, from, until format.LSN, rest []byte) []byte {
-	b.base, b.mtrs, b.err = from, b.mtrs[:0], nil
-	n := copy(b.buf, rest)
-	at := int64(from-l.header.FirstLSN) + int64(n)
-	want := min(int64(len(b.buf)-n), blockSize)
-	have, err := l.await(ctx, at+want)
-	if err != nil {
-		b.err = err
-		return nil
-	}
-	want = min(want, have-at)
-	got, err := l.f.ReadAt(b.buf[n:n+int(max(want, 0))], redo.StartOffset+at)
-	if int64(got) < want {
-		b.err = fmt.Errorf("read redo at LSN %v: %w", from, err)
-		return nil
-	}
-	n += got
-	used := b.split(l, until, n, want <= 0)
-	return append(rest[:0:0], b.buf[used:n]...)
+// fill finds the mini-transactions of the block that starts at LSN from.
+func (s *scanner) fill(ctx context.Context, b *block, from, until format.LSN) {
+	b.base, b.mtrs = from, b.mtrs[:0]
+	b.err = readable(func() error {
+		at := int64(from - s.log.header.FirstLSN)
+		have, err := s.log.await(ctx, at+overlap)
+		if err != nil {
+			return err
+		}
+		n := min(have-at, overlap)
+		if b.buf, err = s.mem.view(s.log.offset(from), int(n)); err != nil {
+			return fmt.Errorf("read redo at LSN %v: %w", from, err)
+		}
+		return b.split(s.log, until, n < overlap)
+	})
 }
 
-// split finds the mini-transactions in the first n bytes; last says that no
-// more follow.
-func (b *block) split(l *redoLog, until format.LSN, n int, last bool) (used int) {
-	for {
+// split finds the mini-transactions that start in the first blockSize bytes and
+// lie in the block; last says that the log ends with it. If it does not, there is
+// room for at least one, whatever its size.
+func (b *block) split(l *redoLog, until format.LSN, last bool) error {
+	for used, n := 0, len(b.buf); used < blockSize; {
 		at := b.base + format.LSN(used)
 		if at >= until || last && used == n {
-			b.err = io.EOF
-			return used
+			return io.EOF
 		}
-		t, err := redo.ScanMTR(b.buf[used:n], l.header.Encrypted())
+		t, err := redo.ScanMTR(b.buf[used:], l.header.Encrypted())
 		switch {
 		case errors.Is(err, redo.ErrShort) && last:
-			b.err = fmt.Errorf("%s: ends inside the mini-transaction at LSN %v: %w", redoName, at, ErrIncomplete)
-			return used
-		case errors.Is(err, redo.ErrShort):
-			return used
+			return fmt.Errorf("%s: ends inside the mini-transaction at LSN %v: %w", redoName, at, ErrIncomplete)
+		case errors.Is(err, redo.ErrShort) && used > 0:
+			return nil
 		case err == nil && t.Marker != 1:
 			err = errors.New("end marker is not 1")
 		}
 		if err != nil {
-			b.err = (&mtr{start: at}).damaged(err)
-			return used
+			return (&mtr{start: at}).damaged(err)
 		}
 		b.mtrs = append(b.mtrs, span{uint32(used), uint32(used + t.MarkerAt), uint32(used + t.Size)})
 		used += t.Size
 	}
+	return nil
 }
