@@ -221,7 +221,7 @@ func (w *worker) writePages(buf []byte, off int64, n int) error {
 
 // first returns the first run of a page that counts and those after it; what
 // redo says of the tablespace voids all before.
-func (a *applier) first(t *tablespace, p pageChain) (r run, rest runs, ok bool) {
+func (a *applier) first(t *tablespace, p pageChain) (r run, rest *runs, ok bool) {
 	before := t.log.voidBefore(p.key)
 	rest = p.batch.runs(p.runs)
 	for {

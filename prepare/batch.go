@@ -175,33 +175,56 @@ type runs struct {
 	c          chain
 	chunk      uint32
 	pos, start uint32
+	// ahead are the next runs, those from i to n. Their records lie all over the
+	// log: to touch some at a time lets the processor fetch them at a time.
+	ahead   [8]run
+	i, n    int
+	touched byte
 }
 
-func (b *batch) runs(c chain) runs {
-	return runs{b: b, c: c, chunk: c.first, pos: c.first + chunkHeader}
+func (b *batch) runs(c chain) *runs {
+	return &runs{b: b, c: c, chunk: c.first, pos: c.first + chunkHeader}
 }
 
 // next returns the next run; false after the last.
 func (w *runs) next() (r run, ok bool) {
-	if w.c.first == 0 {
+	if w.i == w.n {
+		w.look()
+	}
+	if w.i == w.n {
 		return run{}, false
 	}
-	mem := w.b.mem
-	for w.chunk != w.c.last && w.pos == w.chunk+binary.LittleEndian.Uint32(mem[w.chunk+4:])&chunkEnd {
-		w.chunk = binary.LittleEndian.Uint32(mem[w.chunk:])
+	w.i++
+	return w.ahead[w.i-1], true
+}
+
+// look reads what is noted of the next runs.
+func (w *runs) look() {
+	w.i, w.n = 0, 0
+	for w.n < len(w.ahead) && w.more() {
+		r := &w.ahead[w.n]
+		w.start += w.number()
+		size := w.number()
+		at := w.number()
+		r.size = w.number()
+		r.start = w.b.base + format.LSN(w.start)
+		r.end, r.at = r.start+format.LSN(size), r.start+format.LSN(at)
+		r.records = w.b.log.bytes(w.b.offset+int64(w.start+at), r.size)
+		w.touched += r.records[0] + r.records[len(r.records)-1]
+		w.n++
+	}
+}
+
+// more moves on to the chunk with the next run; false after the last run.
+func (w *runs) more() bool {
+	if w.c.first == 0 {
+		return false
+	}
+	for w.chunk != w.c.last && w.pos == w.chunk+binary.LittleEndian.Uint32(w.b.mem[w.chunk+4:])&chunkEnd {
+		w.chunk = binary.LittleEndian.Uint32(w.b.mem[w.chunk:])
 		w.pos = w.chunk + chunkHeader
 	}
-	if w.chunk == w.c.last && w.pos == w.c.pos {
-		return run{}, false
-	}
-	w.start += w.number()
-	size := w.number()
-	at := w.number()
-	r.size = w.number()
-	r.start = w.b.base + format.LSN(w.start)
-	r.end, r.at = r.start+format.LSN(size), r.start+format.LSN(at)
-	r.records = w.b.log.bytes(w.b.offset+int64(w.start+at), r.size)
-	return r, true
+	return w.chunk != w.c.last || w.pos != w.c.pos
 }
 
 func (w *runs) number() uint32 {

@@ -256,48 +256,35 @@ func (g *gatherer) takeBlock(b *block, keep bool) error {
 			}
 			g.pos = b.base + format.LSN(m.to)
 		}
+		g.records += int64(b.records)
 		return nil
 	})
 }
 
-// take spreads the records of a mini-transaction. It walks over them once; only
-// the first record of a run is looked into.
+// take spreads the runs of a mini-transaction. Only the first record of a run is
+// looked into.
 func (g *gatherer) take(b *block, m span, keep bool) error {
-	var o op
-	open := false // o is a run that may go on
-	for at := m.from; at < m.records; {
-		first, body, after, err := redo.NextRecord(b.buf[at:m.records])
+	runs := b.starts[m.firstRun:m.lastRun]
+	for i, start := range runs {
+		at, to := m.from+start, m.records
+		if i+1 < len(runs) {
+			to = m.from + runs[i+1]
+		}
+		first, body, _, err := redo.NextRecord(b.buf[at:to])
 		if err != nil {
 			return err
 		}
-		next := m.records - uint32(len(after))
-		kind := redo.RecordType(first & 0x70)
-		if first&0x80 != 0 && open {
-			if kind == redo.FreePage || kind == redo.InitPage {
-				return redo.ErrMalformed
+		if first&0x80 != 0 {
+			if err := g.takeFile(b.buf[at:to], b.base+format.LSN(at)); err != nil {
+				return err
 			}
-			g.records++
-			at = next
 			continue
 		}
-		if open {
-			o.to = at
-			g.note(b, o, keep)
-		}
-		if open = first&0x80 == 0; open {
-			g.records++
-			o, err = g.begin(b.base+format.LSN(at), kind, body)
-			o.at, o.start, o.end = at, m.from, m.to
-		} else {
-			err = g.takeFile(b.buf[at:next], b.base+format.LSN(at))
-		}
+		o, err := g.begin(b.base+format.LSN(at), redo.RecordType(first&0x70), body)
 		if err != nil {
 			return err
 		}
-		at = next
-	}
-	if open {
-		o.to = m.records
+		o.at, o.to, o.start, o.end = at, to, m.from, m.to
 		g.note(b, o, keep)
 	}
 	return nil

@@ -20,9 +20,12 @@ func newGatherer(mem int64) *gatherer {
 
 // takeRecords takes one mini-transaction that starts at an LSN.
 func takeRecords(g *gatherer, at format.LSN, records []byte, keep bool) error {
-	n := uint32(len(records))
-	b := &block{buf: records, base: at}
-	err := g.take(b, span{0, n, n + 5}, keep)
+	b := &block{buf: redo.AppendMTR(nil, records, 1), base: at}
+	t, starts, _, err := redo.ScanRuns(b.buf, false, nil)
+	if err == nil {
+		b.starts = starts
+		err = g.take(b, span{0, uint32(t.MarkerAt), uint32(t.Size), 0, uint32(len(starts))}, keep)
+	}
 	g.shards[0].takeAll(b, b.ops[0])
 	return err
 }

@@ -45,6 +45,9 @@ type block struct {
 	buf  []byte // within a segment
 	base format.LSN
 	mtrs []span
+	// starts are where runs start, counted from their mini-transaction.
+	starts  []uint32
+	records int
 	// err is what comes after the last mini-transaction; io.EOF at the end.
 	err error
 	// ops are the runs in it, by shard, and readers the shards that have not
@@ -53,8 +56,12 @@ type block struct {
 	readers atomic.Int32
 }
 
-// span is a mini-transaction within a block, as offsets.
-type span struct{ from, records, to uint32 }
+// span is a mini-transaction within a block: where it starts, its records end and
+// it ends, in bytes, and where its runs start, in block.starts.
+type span struct {
+	from, records, to uint32
+	firstRun, lastRun uint32
+}
 
 // A block holds the mini-transactions that start in its first blockSize bytes:
 // what one goroutine reads of it is still in the caches for the next.
@@ -171,7 +178,7 @@ func (s *scanner) read(ctx context.Context, from, until format.LSN) {
 
 // fill finds the mini-transactions of the block that starts at LSN from.
 func (s *scanner) fill(ctx context.Context, b *block, from, until format.LSN) {
-	b.base, b.mtrs = from, b.mtrs[:0]
+	b.base, b.mtrs, b.starts, b.records = from, b.mtrs[:0], b.starts[:0], 0
 	b.err = readable(func() error {
 		at := int64(from - s.log.header.FirstLSN)
 		have, err := s.log.await(ctx, at+overlap)
@@ -195,7 +202,8 @@ func (b *block) split(l *redoLog, until format.LSN, last bool) error {
 		if at >= until || last && used == n {
 			return io.EOF
 		}
-		t, err := redo.ScanMTR(b.buf[used:], l.header.Encrypted())
+		firstRun := len(b.starts)
+		t, starts, records, err := redo.ScanRuns(b.buf[used:], l.header.Encrypted(), b.starts)
 		switch {
 		case errors.Is(err, redo.ErrShort) && last:
 			return fmt.Errorf("%s: ends inside the mini-transaction at LSN %v: %w", redoName, at, ErrIncomplete)
@@ -207,7 +215,9 @@ func (b *block) split(l *redoLog, until format.LSN, last bool) error {
 		if err != nil {
 			return (&mtr{start: at}).damaged(err)
 		}
-		b.mtrs = append(b.mtrs, span{uint32(used), uint32(used + t.MarkerAt), uint32(used + t.Size)})
+		b.mtrs = append(b.mtrs, span{uint32(used), uint32(used + t.MarkerAt), uint32(used + t.Size), uint32(firstRun), uint32(len(starts))})
+		b.starts = starts
+		b.records += records
 		used += t.Size
 	}
 	return nil

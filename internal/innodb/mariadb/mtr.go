@@ -49,23 +49,70 @@ type MTR struct {
 // recv_sys_t::parse).
 func ScanMTR(b []byte, encrypted bool) (MTR, error) {
 	at := 0
-	for {
-		if at == len(b) {
-			return MTR{}, ErrShort
-		}
-		if b[at] <= 1 {
-			break
-		}
-		head, body, err := recordLen(b[at:])
+	for at < len(b) && b[at] > 1 {
+		next, err := recordEnd(b, at)
 		if err != nil {
 			return MTR{}, err
 		}
-		if at+head+body >= MaxMTR {
-			return MTR{}, ErrMalformed
+		at = next
+	}
+	return endMTR(b, at, encrypted)
+}
+
+// ScanRuns reads the mini-transaction at the start of b as ScanMTR does, and also
+// appends to starts where its runs start, in bytes from the start of b: a page
+// record that names its page, with the records after it that go on there, or a
+// file record. records counts the page records. FREE_PAGE or INIT_PAGE that go on
+// with a page are ErrMalformed.
+func ScanRuns(b []byte, encrypted bool, starts []uint32) (t MTR, _ []uint32, records int, err error) {
+	at, onPage := 0, false
+	for at < len(b) && b[at] > 1 {
+		next, err := recordEnd(b, at)
+		if err != nil {
+			return MTR{}, starts, 0, err
 		}
-		if at += head + body; at > len(b) {
-			return MTR{}, ErrShort
+		switch first := b[at]; {
+		case first&bitSame == 0:
+			onPage = true
+			starts = append(starts, uint32(at))
+			records++
+		case !onPage:
+			starts = append(starts, uint32(at))
+		case first&0x60 == 0:
+			return MTR{}, starts, 0, ErrMalformed
+		default:
+			records++
 		}
+		at = next
+	}
+	t, err = endMTR(b, at, encrypted)
+	return t, starts, records, err
+}
+
+// recordEnd returns where the record ends that starts at b[at].
+func recordEnd(b []byte, at int) (int, error) {
+	if n := int(b[at] & 15); n != 0 {
+		at += 1 + n
+	} else {
+		head, body, err := recordLen(b[at:])
+		if err != nil {
+			return 0, err
+		}
+		at += head + body
+	}
+	if at >= MaxMTR {
+		return 0, ErrMalformed
+	}
+	if at > len(b) {
+		return 0, ErrShort
+	}
+	return at, nil
+}
+
+// endMTR checks the mini-transaction whose records end at b[at].
+func endMTR(b []byte, at int, encrypted bool) (MTR, error) {
+	if at == len(b) {
+		return MTR{}, ErrShort
 	}
 	if at == 0 {
 		return MTR{}, ErrEnd
@@ -78,7 +125,9 @@ func ScanMTR(b []byte, encrypted bool) (MTR, error) {
 		return MTR{}, ErrShort
 	}
 	sum := crc32c(b[:at])
-	sum = crc32.Update(sum, castagnoli, b[at+1:tail]) // the nonce, if any
+	if encrypted {
+		sum = crc32.Update(sum, castagnoli, b[at+1:tail]) // the nonce
+	}
 	if sum != binary.BigEndian.Uint32(b[tail:]) {
 		return MTR{}, ErrCRC
 	}
