@@ -50,15 +50,15 @@ type task struct {
 }
 
 type pageChain struct {
-	key   pageKey
-	batch *batch
-	runs  chain
+	key  pageKey
+	runs chain
 }
 
 // applier writes a batch into the pages.
 type applier struct {
 	tree    *tree
 	journal *journal
+	batch   *batch
 	end     format.LSN // the backup's end
 	applied atomic.Int64
 	read    atomic.Int64
@@ -223,7 +223,7 @@ func (w *worker) writePages(buf []byte, off int64, n int) error {
 // redo says of the tablespace voids all before.
 func (a *applier) first(t *tablespace, p pageChain) (r run, rest *runs, ok bool) {
 	before := t.log.voidBefore(p.key)
-	rest = p.batch.runs(p.runs)
+	rest = a.batch.runs(p.runs)
 	for {
 		if r, ok = rest.next(); !ok || r.at >= before {
 			return r, rest, ok
@@ -306,13 +306,12 @@ func (w *worker) admit(t *tablespace, no format.PageNo, page []byte) error {
 // plan cuts the batch into tasks, in the order of files and pages.
 func (p *preparation) plan() ([]task, error) {
 	var pages []pageChain
-	for _, b := range p.redo.shards {
-		b.pages.all(func(k pageKey, i int) {
-			if c := b.chains[i]; c.first != 0 && !p.redo.voided(k) {
-				pages = append(pages, pageChain{k, b, c})
-			}
-		})
-	}
+	b := p.redo.batch
+	b.pages.all(func(k pageKey, i int) {
+		if c := b.chains[i]; c.first != 0 && !p.redo.voided(k) {
+			pages = append(pages, pageChain{k, c})
+		}
+	})
 	slices.SortFunc(pages, func(x, y pageChain) int { return cmp.Compare(x.key, y.key) })
 	var tasks []task
 	for len(pages) > 0 {
@@ -375,7 +374,7 @@ func (p *preparation) learnFormat(t *tablespace) error {
 	fail := func(err error) error {
 		return fmt.Errorf("%s (space %v): rebuild page 0 from redo: %w", t.files[0].path, t.id, err)
 	}
-	b := p.redo.shard(keyOf(t.id, 0))
+	b := p.redo.batch
 	i, ok := b.pages.get(keyOf(t.id, 0))
 	if !ok || b.chains[i].first == 0 {
 		return fail(fmt.Errorf("no redo for it: %w", ErrIncomplete))

@@ -3,7 +3,6 @@ package prepare
 import (
 	"encoding/binary"
 	"math/bits"
-	"sync/atomic"
 
 	"github.com/xbstream/xbstream/format"
 )
@@ -27,7 +26,7 @@ type run struct {
 	records    []byte     // only set by runs.next
 }
 
-// batch is a shard of as much redo as fits in memory, spread by page: where the
+// batch is as much redo as fits in memory, spread by page: where the
 // runs of a page are in the log is listed in chunks, so that gathering writes to
 // few places.
 type batch struct {
@@ -40,7 +39,6 @@ type batch struct {
 	free   [chunkClasses]uint32
 	pages  keyIndex
 	chains []chain
-	inUse  atomic.Int64 // size, for others to read
 }
 
 // chain is what was gathered for one page. Offsets are into the batch's memory;
@@ -66,9 +64,9 @@ const (
 	chainSize = 20
 )
 
-// spill is the room a batch needs behind its limit for the blocks already on
-// their way: each of the shortest records, each the first of its page.
-const spill = (blocksAhead + 1) * overlap * (firstChunk / 4)
+// spill is the room a batch needs behind its limit for the block that reaches it:
+// all of the shortest records, each the first of its page.
+const spill = overlap * (firstChunk / 4)
 
 // maxBatch keeps offsets and distances within 32 bits.
 const maxBatch = 3 << 30
@@ -80,7 +78,6 @@ func (b *batch) reset(base format.LSN, offset int64) {
 	clear(b.free[:])
 	b.pages.reset()
 	b.chains = b.chains[:0]
-	b.inUse.Store(0)
 }
 
 // size is the memory in use, in bytes.

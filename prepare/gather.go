@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"math"
-	"sync"
 
 	"github.com/xbstream/xbstream/format"
 	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
@@ -22,11 +21,10 @@ type gatherer struct {
 	// base and end are where the batch starts and ends in the log; pos is
 	// where the gatherer is.
 	base, end, pos format.LSN
-	// shards hold the batch, each the pages that hash to it.
-	shards  []*batch
-	spaces  map[format.SpaceID]*history
-	whole   completeness
-	records int64
+	batch          *batch
+	spaces         map[format.SpaceID]*history
+	whole          completeness
+	records        int64
 	// voids holds, once the log turned out too long for one batch, the
 	// position of the last INIT_PAGE or FREE_PAGE of each page behind the
 	// first batch: what came before is void and may not even be applicable,
@@ -35,7 +33,7 @@ type gatherer struct {
 	positions []format.LSN
 	// surveyed says that the whole log was seen once.
 	surveyed bool
-	release  func() // gives the shards' memory back
+	release  func() // gives the batch's memory back
 }
 
 // gather reads a log from its start to until, or to its end, and keeps the
@@ -66,17 +64,11 @@ func reserveGatherer(start redo.Checkpoint, opt Options) (*gatherer, error) {
 		whole:  completeness{start: start},
 		pos:    start.LSN,
 	}
-	shards := min(opt.Parallel, maxShards)
-	// One shard may get it all: what they have is address space.
-	size := int64(g.limit + spill)
-	mem, release, err := reserve(size * int64(shards))
+	mem, release, err := reserve(int64(g.limit + spill))
 	if err != nil {
 		return nil, err
 	}
-	for i := range shards {
-		g.shards = append(g.shards, &batch{mem: mem[int64(i)*size : int64(i+1)*size]})
-	}
-	g.release = release
+	g.batch, g.release = &batch{mem: mem}, release
 	return g, nil
 }
 
@@ -124,26 +116,8 @@ func (g *gatherer) history(id format.SpaceID) *history {
 	return h
 }
 
-// op is something to note for a page: a run to keep, or that what was kept is
-// void. Offsets are within the block.
-type op struct {
-	key        pageKey
-	at, to     uint32 // the run's records
-	start, end uint32 // its mini-transaction
-	// void says that what came before does not count, add that the run does.
-	void, add bool
-}
-
-func (g *gatherer) shardOf(k pageKey) int {
-	// Other bits than those that keyIndex takes.
-	return int(uint64(k) * 0x9E3779B97F4A7C15 >> 20 % uint64(len(g.shards)))
-}
-
-func (g *gatherer) shard(k pageKey) *batch { return g.shards[g.shardOf(k)] }
-
 // next fills the batch with what comes next in the log; more is false when the
-// log's end was reached. The records are walked over here and listed by the
-// shards meanwhile.
+// log's end was reached. The scanner walks over what comes next meanwhile.
 func (g *gatherer) next() (more bool, err error) {
 	if err := g.dropBatch(); err != nil {
 		return false, err
@@ -156,9 +130,7 @@ func (g *gatherer) next() (more bool, err error) {
 	if failed != nil {
 		return false, failed
 	}
-	for _, s := range g.shards {
-		s.log = log
-	}
+	g.batch.log = log
 	return more, err
 }
 
@@ -179,26 +151,7 @@ func (g *gatherer) dropBatch() error {
 // fill lists the runs of the batch.
 func (g *gatherer) fill() (more bool, err error) {
 	g.base, g.end = g.pos, g.pos
-	queues := make([]chan *block, len(g.shards))
-	var done sync.WaitGroup
-	for i, s := range g.shards {
-		s.reset(g.base, g.log.log.offset(g.base))
-		queues[i] = make(chan *block, blocksAhead)
-		done.Go(func() {
-			for b := range queues[i] {
-				s.takeAll(b, b.ops[i])
-				if b.readers.Add(-1) == 0 {
-					g.log.release(b)
-				}
-			}
-		})
-	}
-	defer func() {
-		for _, q := range queues {
-			close(q)
-		}
-		done.Wait()
-	}()
+	g.batch.reset(g.base, g.log.log.offset(g.base))
 	for g.size() < g.limit && g.pos-g.base < maxBatch {
 		b, err := g.log.nextBlock()
 		if err != nil {
@@ -208,22 +161,13 @@ func (g *gatherer) fill() (more bool, err error) {
 			return false, err
 		}
 		g.end = g.pos
-		b.readers.Store(int32(len(queues)))
-		for _, q := range queues {
-			q <- b
-		}
+		g.log.release(b)
 	}
 	return true, nil
 }
 
 // size is the memory in use by the batch, log included.
-func (g *gatherer) size() (n int64) {
-	n = int64(g.pos - g.base)
-	for _, s := range g.shards {
-		n += s.inUse.Load()
-	}
-	return n
-}
+func (g *gatherer) size() int64 { return int64(g.pos-g.base) + g.batch.size() }
 
 // survey reads the rest of the log without keeping records, up to an error,
 // io.EOF at the end.
@@ -245,9 +189,6 @@ func (g *gatherer) survey() error {
 }
 
 func (g *gatherer) takeBlock(b *block, keep bool) error {
-	for i := range g.shards {
-		b.ops[i] = b.ops[i][:0]
-	}
 	return readable(func() error {
 		for _, m := range b.mtrs {
 			if err := g.take(b, m, keep); err != nil {
@@ -280,55 +221,40 @@ func (g *gatherer) take(b *block, m span, keep bool) error {
 			}
 			continue
 		}
-		o, err := g.begin(b.base+format.LSN(at), redo.RecordType(first&0x70), body)
-		if err != nil {
+		r := run{at: b.base + format.LSN(at), size: to - at, start: b.base + format.LSN(m.from), end: b.base + format.LSN(m.to)}
+		if err := g.takeRun(r, redo.RecordType(first&0x70), body, keep); err != nil {
 			return err
 		}
-		o.at, o.to, o.start, o.end = at, to, m.from, m.to
-		g.note(b, o, keep)
 	}
 	return nil
 }
 
-// begin looks into the first record of a run. Only what comes after a page's
+// takeRun looks into the first record of a run. Only what comes after a page's
 // last INIT_PAGE or FREE_PAGE counts, by order of records, also within one
 // mini-transaction (InnoDB log0recv.cc, recv_sys_t::add).
-func (g *gatherer) begin(at format.LSN, kind redo.RecordType, body []byte) (o op, err error) {
+func (g *gatherer) takeRun(r run, kind redo.RecordType, body []byte, keep bool) error {
 	key, payload, err := splitKey(body)
-	o = op{key: key, void: kind == redo.FreePage || kind == redo.InitPage, add: kind != redo.FreePage}
-	if err == nil && kind == redo.Extended && mariadb.TrimPages(payload) {
-		o.add = false
+	if err != nil {
+		return err
+	}
+	void, add := kind == redo.FreePage || kind == redo.InitPage, kind != redo.FreePage
+	if kind == redo.Extended && mariadb.TrimPages(payload) {
+		add = false
 		if !g.surveyed {
 			h := g.history(key.space())
-			h.trims = append(h.trims, trim{at, key.page()})
+			h.trims = append(h.trims, trim{r.at, key.page()})
 		}
 	}
-	return o, err
-}
-
-// note passes a run on to its shard, or only notes what it voids.
-func (g *gatherer) note(b *block, o op, keep bool) {
 	switch {
-	case keep && (o.add || o.void):
-		i := g.shardOf(o.key)
-		b.ops[i] = append(b.ops[i], o)
-	case o.void:
-		g.noteVoid(o.key, b.base+format.LSN(o.at))
+	case !keep && void:
+		g.noteVoid(key, r.at)
+	case keep && void:
+		g.batch.void(key)
 	}
-}
-
-// takeAll does to a shard what a block has for it.
-func (s *batch) takeAll(b *block, ops []op) {
-	for i := range ops {
-		o := &ops[i]
-		if o.void {
-			s.void(o.key)
-		}
-		if o.add {
-			s.add(o.key, run{at: b.base + format.LSN(o.at), start: b.base + format.LSN(o.start), end: b.base + format.LSN(o.end), size: o.to - o.at})
-		}
+	if keep && add {
+		g.batch.add(key, r)
 	}
-	s.inUse.Store(s.size())
+	return nil
 }
 
 // splitKey reads the page id at the start of a record's body.

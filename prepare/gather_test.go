@@ -13,8 +13,8 @@ import (
 // LSN 1000.
 func newGatherer(mem int64) *gatherer {
 	g := &gatherer{limit: mem, spaces: map[format.SpaceID]*history{}}
-	g.shards = []*batch{{mem: make([]byte, mem+spill)}}
-	g.shards[0].reset(1000, 0)
+	g.batch = &batch{mem: make([]byte, mem+spill)}
+	g.batch.reset(1000, 0)
 	return g
 }
 
@@ -26,7 +26,6 @@ func takeRecords(g *gatherer, at format.LSN, records []byte, keep bool) error {
 		b.starts = starts
 		err = g.take(b, span{0, uint32(t.MarkerAt), uint32(t.Size), 0, uint32(len(starts))}, keep)
 	}
-	g.shards[0].takeAll(b, b.ops[0])
 	return err
 }
 
@@ -45,11 +44,11 @@ func record(t redo.RecordType, page format.PageNo, payload string) []byte {
 
 // gathered returns the records kept for a page of space 5.
 func gathered(g *gatherer, page format.PageNo) (out []run) {
-	i, ok := g.shards[0].pages.get(keyOf(5, page))
+	i, ok := g.batch.pages.get(keyOf(5, page))
 	if !ok {
 		return nil
 	}
-	w := g.shards[0].runs(g.shards[0].chains[i])
+	w := g.batch.runs(g.batch.chains[i])
 	for r, ok := w.next(); ok; r, ok = w.next() {
 		r.records = bytes.Clone(r.records)
 		out = append(out, r)
@@ -85,7 +84,7 @@ func TestGatherKeepsWhatCounts(t *testing.T) {
 				}
 				log = append(append(log, joined...), make([]byte, 5)...)
 			}
-			g.shards[0].log = logOf(log)
+			g.batch.log = logOf(log)
 			got := gathered(g, 7)
 			if len(got) != len(c.want) {
 				t.Fatalf("%d runs, want %d", len(got), len(c.want))
@@ -112,13 +111,13 @@ func TestBatchKeepsOrder(t *testing.T) {
 		r.records = log[r.at-1000:][:r.size]
 		copy(r.records, bytes.Repeat([]byte{byte(i)}, int(r.size)))
 		if i%5000 == 4999 { // what is void makes room for others
-			g.shards[0].void(keyOf(5, page))
+			g.batch.void(keyOf(5, page))
 			delete(want, page)
 		}
-		g.shards[0].add(keyOf(5, page), r)
+		g.batch.add(keyOf(5, page), r)
 		want[page] = append(want[page], r)
 	}
-	g.shards[0].log = logOf(log)
+	g.batch.log = logOf(log)
 	for page, runs := range want {
 		got := gathered(g, page)
 		if len(got) != len(runs) {
@@ -175,15 +174,15 @@ func FuzzGather(f *testing.F) {
 		if len(records) > redo.MaxMTR {
 			return
 		}
-		g.shards[0].reset(1000, 0)
+		g.batch.reset(1000, 0)
 		clear(g.spaces)
 		if takeRecords(g, 1000, records, keep) != nil {
 			return
 		}
-		g.shards[0].log = logOf(records)
-		g.shards[0].pages.all(func(k pageKey, i int) {
+		g.batch.log = logOf(records)
+		g.batch.pages.all(func(k pageKey, i int) {
 			page := make([]byte, 4096)
-			w := g.shards[0].runs(g.shards[0].chains[i])
+			w := g.batch.runs(g.batch.chains[i])
 			for r, ok := w.next(); ok; r, ok = w.next() {
 				if !bytes.Contains(records, r.records) {
 					t.Fatalf("run %x is not in %x", r.records, records)

@@ -254,11 +254,11 @@ func historyOf(t *testing.T, backup string, free func(pageKey, bool)) map[format
 	log := l.scan(context.Background(), l.start.LSN, l.end())
 	defer log.close()
 	g := &gatherer{limit: maxBatch, spaces: map[format.SpaceID]*history{}, log: log, pos: l.start.LSN}
-	g.shards = []*batch{{mem: make([]byte, 3*l.payload+spill)}}
+	g.batch = &batch{mem: make([]byte, 3*l.payload+spill)}
 	if _, err := g.next(); !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
-	g.shards[0].pages.all(func(k pageKey, i int) { free(k, g.shards[0].chains[i].first == 0) })
+	g.batch.pages.all(func(k pageKey, i int) { free(k, g.batch.chains[i].first == 0) })
 	return g.spaces
 }
 

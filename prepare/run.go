@@ -208,7 +208,7 @@ func (p *preparation) applyBatch(ctx context.Context) error {
 		total += len(t.pages)
 	}
 	progress := p.progress("apply redo", int64(total))
-	a := &applier{tree: p.tree, journal: p.journal, end: p.end, done: func(n int) { progress(int64(n)) }}
+	a := &applier{tree: p.tree, journal: p.journal, batch: p.redo.batch, end: p.end, done: func(n int) { progress(int64(n)) }}
 	if err := a.apply(ctx, p.opt.Parallel, tasks); err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"math"
 	"sync"
-	"sync/atomic"
 
 	"github.com/xbstream/xbstream/format"
 	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
@@ -50,10 +49,6 @@ type block struct {
 	records int
 	// err is what comes after the last mini-transaction; io.EOF at the end.
 	err error
-	// ops are the runs in it, by shard, and readers the shards that have not
-	// yet taken theirs.
-	ops     [maxShards][]op
-	readers atomic.Int32
 }
 
 // span is a mini-transaction within a block: where it starts, its records end and
