@@ -76,6 +76,8 @@ type InnoDB struct {
 	FlushLogAtTrxCommit int
 	FlushLogTimeout     time.Duration
 	EncryptLog          bool
+	// ReadOnly says that InnoDB writes nothing, not even redo.
+	ReadOnly bool
 	// LogArchive says that the log is kept in the form of MariaDB 13.0's
 	// innodb_log_archive.
 	LogArchive bool

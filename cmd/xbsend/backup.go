@@ -87,6 +87,9 @@ func (b *backup) learn(ctx context.Context) (err error) {
 	if err := b.server.Check(ctx); err != nil {
 		return err
 	}
+	if err := restorable(&b.layout); err != nil {
+		return err
+	}
 	if err := b.readable(); err != nil {
 		return err
 	}

@@ -70,6 +70,20 @@ func roots(l *server.Layout) chunker.Layout {
 	return c
 }
 
+// restorable refuses what cannot lie in one directory, as all files will after
+// they are restored.
+func restorable(l *server.Layout) error {
+	names := map[string]string{}
+	for _, f := range l.InnoDB.DataFiles {
+		name := filepath.Base(f.Path)
+		if other, ok := names[name]; ok {
+			return server.Unsupported("innodb_data_file_path: two files are called %s, %s and %s, and could not be restored side by side", name, other, f.Path)
+		}
+		names[name] = f.Path
+	}
+	return nil
+}
+
 // within says whether path is dir or below it.
 func within(path, dir string) bool {
 	rel, err := filepath.Rel(dir, path)

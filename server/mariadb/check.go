@@ -36,6 +36,12 @@ func (m *mariadb) Check(ctx context.Context) error {
 }
 
 func checkLog(i server.InnoDB) error {
+	if i.ReadOnly {
+		// Nothing can change, so its files can simply be copied; and asking
+		// it for its tablespaces ends the server (10.11.19, signal 11 while
+		// it fills INNODB_SYS_TABLESPACES).
+		return server.Unsupported("innodb_read_only=ON is not supported: stop the server and copy its files, nothing changes them")
+	}
 	if i.LogArchive {
 		return server.Unsupported("the redo log is kept with innodb_log_archive=ON, which is not supported")
 	}

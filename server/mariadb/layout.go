@@ -113,6 +113,7 @@ func innodbOf(v *server.Variables) (server.InnoDB, error) {
 		FlushLogAtTrxCommit: int(v.Int("innodb_flush_log_at_trx_commit")),
 		FlushLogTimeout:     time.Duration(v.Int("innodb_flush_log_at_timeout")) * time.Second,
 		EncryptLog:          v.On("innodb_encrypt_log"),
+		ReadOnly:            v.On("innodb_read_only"),
 		LogArchive:          v.On("innodb_log_archive"),
 	}
 	if i.DataFilePath == "" {
