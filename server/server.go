@@ -47,6 +47,9 @@ type Server interface {
 	// TableNames returns the names that InnoDB has for tables with these ids,
 	// as db/table in the letters of file names, without those that are gone.
 	TableNames(ctx context.Context, ids []uint64) (map[uint64]string, error)
+	// OpenFiles returns the paths of all files the server has open as
+	// tablespaces, relative to the data directory where they are below it.
+	OpenFiles(ctx context.Context) (map[string]bool, error)
 	// LSN returns the end of the redo written so far, in the server's memory
 	// or on disk.
 	LSN(ctx context.Context) (format.LSN, error)

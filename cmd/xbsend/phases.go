@@ -244,6 +244,9 @@ func (p *phases) reconcile(ctx context.Context) error {
 	if p.leftOut, err = leaveOut(ctx, p.unwanted); err != nil {
 		return err
 	}
+	if err := p.settleUnwritten(ctx); err != nil {
+		return err
+	}
 	if err := p.settleStrays(ctx); err != nil {
 		return err
 	}

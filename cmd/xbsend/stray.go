@@ -10,6 +10,30 @@ import (
 	"github.com/xbstream/xbstream/format"
 )
 
+// settleUnwritten leaves out tablespace files that have no page 0 and that the
+// server does not have open: leftovers of a crash, which hold nothing and which
+// no redo will fill. Those of a table made just now the server has open.
+func (p *phases) settleUnwritten(ctx context.Context) error {
+	unwritten := func(r chunker.Result) bool {
+		return !r.Gone && r.Entry.Kind == format.KindTablespace && r.Entry.Space.Rebuild
+	}
+	if !slices.ContainsFunc(p.late, unwritten) {
+		return nil
+	}
+	open, err := p.server.OpenFiles(ctx)
+	if err != nil {
+		return err
+	}
+	p.late = slices.DeleteFunc(p.late, func(r chunker.Result) bool {
+		if !unwritten(r) || open[r.Entry.Path] || open[r.Entry.Source] {
+			return false
+		}
+		p.log.Warn("an empty file that no table uses is left out", "file", r.File.Abs)
+		return true
+	})
+	return nil
+}
+
 // settleStrays deals with files that bear the space id of another table: a copy
 // somebody put beside it, or one that waits for IMPORT TABLESPACE. They are kept
 // as ordinary files; recovery must not take one for the tablespace.

@@ -5,6 +5,7 @@ package mariadb
 import (
 	"context"
 	"fmt"
+	"path"
 	"strconv"
 	"strings"
 
@@ -113,6 +114,19 @@ func (m *mariadb) TableNames(ctx context.Context, ids []uint64) (map[uint64]stri
 		}
 	}
 	return names, nil
+}
+
+// OpenFiles asks for what InnoDB has open; it needs PROCESS.
+func (m *mariadb) OpenFiles(ctx context.Context) (map[string]bool, error) {
+	rows, err := server.Rows(ctx, m.s.DB, "SELECT FILENAME FROM information_schema.INNODB_SYS_TABLESPACES")
+	if err != nil {
+		return nil, m.s.Fail("ask for the files of the tablespaces", err)
+	}
+	open := make(map[string]bool, len(rows))
+	for _, row := range rows {
+		open[path.Clean(row["FILENAME"])] = true
+	}
+	return open, nil
 }
 
 // Written reads Innodb_lsn_flushed.
