@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -26,12 +27,13 @@ var errPrepare = errors.New("prepare failed")
 
 // prepareFlags choose how a backup is prepared.
 type prepareFlags struct {
-	server   string // "" = without a server
-	memory   cli.Size
-	verify   bool
-	parallel int
-	staged   bool
-	feed     *prepare.Feed // what followed the redo, or nil
+	server        string   // "" = without a server
+	serverOptions []string // for that server
+	memory        cli.Size
+	verify        bool
+	parallel      int
+	staged        bool
+	feed          *prepare.Feed // what followed the redo, or nil
 }
 
 // anyServer is the value of --with-server without one.
@@ -42,6 +44,7 @@ func (p *prepareFlags) register(f *pflag.FlagSet) {
 	f.BoolVar(&p.verify, "verify", false, "read every page again after preparing")
 	f.StringVar(&p.server, "with-server", "", "prepare by starting a server on the copy, the one called `BINARY` (default: mariadbd)")
 	f.Lookup("with-server").NoOptDefVal = anyServer
+	f.StringArrayVar(&p.serverOptions, "server-option", nil, "`OPTION` for that server, as plugin-load-add=file_key_management; repeatable")
 }
 
 func (p *prepareFlags) options(log *slog.Logger) prepare.Options {
@@ -51,6 +54,9 @@ func (p *prepareFlags) options(log *slog.Logger) prepare.Options {
 func (p *prepareFlags) run(ctx context.Context, dir string, log *slog.Logger, bar *cli.Progress) (prepare.Report, error) {
 	opt := p.options(log)
 	opt.Feed, opt.Progress = p.feed, bar.Set
+	for _, o := range p.serverOptions {
+		opt.ServerArgs = append(opt.ServerArgs, "--"+strings.TrimLeft(o, "-"))
+	}
 	switch p.server {
 	case "":
 		return prepare.Run(ctx, dir, opt)
