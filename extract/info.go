@@ -95,5 +95,8 @@ func config(s *format.Server) string {
 	if s.CompressionLevel > 0 {
 		line("innodb_compression_level", s.CompressionLevel)
 	}
+	if s.LowerCaseTableNames != 0 {
+		line("lower_case_table_names", s.LowerCaseTableNames)
+	}
 	return c.String()
 }
