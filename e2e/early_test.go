@@ -49,20 +49,26 @@ func archiveOfStorm(t *testing.T, name string) {
 	ddl, err := source.StartStorm(ctx, 1)
 	check(t, err)
 	time.Sleep(time.Second)
+	sendTo(t, name, source, "--rate=20M")
+	check(t, ddl.Stop())
+	_, err = load.Stop()
+	check(t, err)
+}
+
+// sendTo takes a backup into a file.
+func sendTo(t *testing.T, name string, source *servertest.Server, args ...string) {
+	t.Helper()
 	xbsend, _ := binaries(t)
 	f, err := os.Create(name)
 	check(t, err)
 	defer f.Close()
 	var log strings.Builder
-	send := exec.CommandContext(ctx, xbsend, "--no-defaults", "--user=root", "--socket="+source.Socket(), "--rate=20M")
+	send := exec.CommandContext(t.Context(), xbsend, append([]string{"--no-defaults", "--user=root", "--socket=" + source.Socket()}, args...)...)
 	send.Stdout, send.Stderr = f, &log
 	if err := send.Run(); err != nil {
 		t.Fatalf("xbsend: %v\n%s", err, &log)
 	}
 	t.Log(log.String())
-	check(t, ddl.Stop())
-	_, err = load.Stop()
-	check(t, err)
 }
 
 // receive runs xbstream and returns what it said.

@@ -39,5 +39,5 @@ func storm(t *testing.T, seed uint64, j string) {
 	check(t, ddl.Stop())
 	_, err = load.Stop()
 	check(t, err)
-	compareCopy(t, source, copied)
+	compareCopy(t, source, copied, "")
 }

@@ -48,6 +48,13 @@ type Options struct {
 	TCP bool
 	// Args are further arguments for mariadbd; they win over all others.
 	Args []string
+	// Install are further arguments for mariadb-install-db.
+	Install []string
+	// Relative gives the server its data directory as a relative path.
+	Relative bool
+	// Arrange, if set, changes the new data directory before Start starts
+	// the server on it.
+	Arrange func(datadir string) error
 }
 
 // Server is one mariadbd with its own directory.
@@ -103,13 +110,18 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	tmpl, err := template(ctx, s.opts.PageSize)
+	tmpl, err := template(ctx, append([]string{"--innodb-page-size=" + strconv.Itoa(s.opts.PageSize)}, o.Install...)...)
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	s.datadir = filepath.Join(s.dir, "data")
 	if err := copyTree(ctx, tmpl, s.datadir); err != nil {
 		return nil, errors.Join(err, s.Close())
+	}
+	if o.Arrange != nil {
+		if err := o.Arrange(s.datadir); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
 	}
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -194,7 +206,7 @@ func (s *Server) createAccounts(ctx context.Context) error {
 func (s *Server) args() []string {
 	a := []string{
 		"--no-defaults",
-		"--datadir=" + s.datadir,
+		"--datadir=" + s.datadirArg(),
 		"--socket=" + s.Socket(),
 		"--pid-file=" + filepath.Join(s.dir, "pid"),
 		"--tmpdir=" + s.dir,
@@ -229,6 +241,13 @@ func (s *Server) args() []string {
 	return append(a, "--skip-networking")
 }
 
+func (s *Server) datadirArg() string {
+	if s.opts.Relative {
+		return "./" + filepath.Base(s.datadir) // without the dot it is below basedir
+	}
+	return s.datadir
+}
+
 // start runs mariadbd and waits until it answers.
 func (s *Server) start(ctx context.Context) error {
 	if s.opts.TCP && s.port == 0 {
@@ -244,6 +263,9 @@ func (s *Server) start(ctx context.Context) error {
 		// server; the kernel kills it if we die without Close.
 		Setpgid:   true,
 		Pdeathsig: syscall.SIGKILL,
+	}
+	if s.opts.Relative {
+		cmd.Dir = filepath.Dir(s.datadir)
 	}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start mariadbd on %s: %w", s.datadir, err)
@@ -341,6 +363,15 @@ func (s *Server) Restart(ctx context.Context) error {
 	if err := s.Stop(); err != nil {
 		return err
 	}
+	return s.start(ctx)
+}
+
+// RestartWith is Restart with further arguments for mariadbd.
+func (s *Server) RestartWith(ctx context.Context, args ...string) error {
+	if err := s.Stop(); err != nil {
+		return err
+	}
+	s.opts.Args = append(s.opts.Args, args...)
 	return s.start(ctx)
 }
 

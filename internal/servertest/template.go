@@ -6,15 +6,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
+	"slices"
+	"strings"
 	"sync"
 )
 
-// templates holds one freshly installed data directory per page size: copying
-// it takes a fraction of the time mariadb-install-db needs.
+// templates holds one freshly installed data directory for each set of
+// arguments: copying it takes a fraction of the time mariadb-install-db needs.
 var templates struct {
 	sync.Mutex
-	dirs map[int]string
+	dirs map[string]string
 }
 
 func forgetTemplates() {
@@ -23,11 +24,12 @@ func forgetTemplates() {
 	templates.dirs = nil
 }
 
-// template returns a data directory installed with pageSize bytes a page.
-func template(ctx context.Context, pageSize int) (string, error) {
+// template returns a data directory installed with these arguments.
+func template(ctx context.Context, args ...string) (string, error) {
 	templates.Lock()
 	defer templates.Unlock()
-	if dir, ok := templates.dirs[pageSize]; ok {
+	key := strings.Join(args, " ")
+	if dir, ok := templates.dirs[key]; ok {
 		return dir, nil
 	}
 	base, err := scratchDir("template")
@@ -35,26 +37,25 @@ func template(ctx context.Context, pageSize int) (string, error) {
 		return "", err
 	}
 	dir := filepath.Join(base, "data")
-	if err := install(ctx, dir, pageSize); err != nil {
+	if err := install(ctx, dir, args); err != nil {
 		return "", err
 	}
 	if templates.dirs == nil {
-		templates.dirs = make(map[int]string)
+		templates.dirs = make(map[string]string)
 	}
-	templates.dirs[pageSize] = dir
+	templates.dirs[key] = dir
 	return dir, nil
 }
 
 // install runs mariadb-install-db. The log is small there; a server that is
 // told another size makes a new one when it starts.
-func install(ctx context.Context, dir string, pageSize int) error {
+func install(ctx context.Context, dir string, more []string) error {
 	args := []string{
 		"--no-defaults", "--datadir=" + dir,
 		"--tmpdir=" + filepath.Dir(dir), "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve",
-		"--innodb-page-size=" + strconv.Itoa(pageSize),
 		"--innodb-log-file-size=8M",
 	}
-	args = append(args, asUser()...)
+	args = slices.Concat(args, asUser(), more)
 	out, err := exec.CommandContext(ctx, "mariadb-install-db", args...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("install data directory %s: %w\n%s", dir, err, out)
