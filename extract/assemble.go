@@ -20,16 +20,16 @@ import (
 // assemble compares the manifest with what arrived and gives every file its
 // name below tree.
 func (t *target) assemble(ctx context.Context, got *arrival) (*Report, error) {
-	if _, err := t.manifest.Seek(0, io.SeekStart); err != nil {
-		return nil, err
-	}
 	a := &assembly{t: t, got: got, seen: format.NewEntries()}
-	m, err := format.DecodeManifest(t.manifest, func(f *format.File) error {
-		if err := ctx.Err(); err != nil {
-			return context.Cause(ctx)
+	if t.opt.Only != nil {
+		a.choice = NewChoice(t.opt.Only)
+	}
+	if a.choice != nil && !got.foreign() {
+		if _, err := t.readManifest(ctx, func(f *format.File) error { a.choice.Survey(f); return nil }); err != nil {
+			return nil, err
 		}
-		return a.entry(f)
-	})
+	}
+	m, err := t.readManifest(ctx, a.entry)
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +39,7 @@ func (t *target) assemble(ctx context.Context, got *arrival) (*Report, error) {
 	if got.foreign() {
 		err = a.foreign()
 	} else {
-		err = a.keepManifest(m)
+		err = a.keepManifest(ctx, m)
 	}
 	if err != nil {
 		return nil, err
@@ -62,6 +62,19 @@ func (t *target) assemble(ctx context.Context, got *arrival) (*Report, error) {
 	return &Report{Manifest: m, Totals: got.totals, Files: a.files}, nil
 }
 
+// readManifest calls each for every entry of the manifest that arrived.
+func (t *target) readManifest(ctx context.Context, each func(*format.File) error) (*format.Manifest, error) {
+	if _, err := t.manifest.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	return format.DecodeManifest(t.manifest, func(f *format.File) error {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		return each(f)
+	})
+}
+
 // logName is the name of MariaDB's redo log, which no file of the manifest may
 // bear.
 const logName = "ib_logfile0"
@@ -73,6 +86,7 @@ type assembly struct {
 	left   int    // named, but not wanted
 	system string // top-level name of the first file of the system tablespace
 	seen   *format.Entries
+	choice *Choice // of what is kept, nil for all
 }
 
 // entry makes one entry of the manifest real.
@@ -85,13 +99,8 @@ func (a *assembly) entry(f *format.File) error {
 	if !f.Arrived() {
 		return nil
 	}
-	if a.t.opt.Only != nil {
-		if f.Kind == format.KindDir {
-			return nil
-		}
-		if !a.t.opt.Only(f.Path) {
-			return a.leave(f)
-		}
+	if a.choice != nil && !a.choice.Keeps(f) {
+		return a.leave(f)
 	}
 	if f.Kind == format.KindDir {
 		return a.makeDir(f, p)
@@ -163,8 +172,11 @@ func (a *assembly) arrived(f *format.File) error {
 	return nil
 }
 
-// leave passes over a file that is not wanted, whether it arrived or not.
+// leave passes over what is not kept, whether it arrived or not.
 func (a *assembly) leave(f *format.File) error {
+	if f.Kind == format.KindDir {
+		return nil
+	}
 	if n := int(f.No); n <= len(a.got.sizes) && a.got.sizes[n-1] != absent {
 		a.left++
 		return a.arrived(f)
@@ -174,7 +186,7 @@ func (a *assembly) leave(f *format.File) error {
 
 // keepManifest puts the manifest into the tree, as it came or, when files were
 // left out, without them.
-func (a *assembly) keepManifest(m *format.Manifest) error {
+func (a *assembly) keepManifest(ctx context.Context, m *format.Manifest) error {
 	name := treeDir + "/" + ManifestName
 	if a.t.opt.Only == nil {
 		return a.t.stage.Rename(manifestPart, name)
@@ -188,21 +200,22 @@ func (a *assembly) keepManifest(m *format.Manifest) error {
 		return err
 	}
 	w := bufio.NewWriter(f)
-	err = a.copyKept(w, m)
+	err = a.copyKept(ctx, w, m)
 	return errors.Join(err, w.Flush(), f.Close())
 }
 
-// copyKept writes a manifest of the files that are kept.
-func (a *assembly) copyKept(w io.Writer, m *format.Manifest) error {
+// copyKept writes a manifest of the files that are kept, and of the tablespaces
+// that are not: their redo came along.
+func (a *assembly) copyKept(ctx context.Context, w io.Writer, m *format.Manifest) error {
 	enc, err := format.NewManifestEncoder(w, m)
 	if err != nil {
 		return err
 	}
-	if _, err := a.t.manifest.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	_, err = format.DecodeManifest(a.t.manifest, func(f *format.File) error {
-		if f.Kind == format.KindDir || !a.t.opt.Only(f.Path) {
+	_, err = a.t.readManifest(ctx, func(f *format.File) error {
+		if !a.choice.Keeps(f) {
+			f = leftOut(f)
+		}
+		if f == nil {
 			return nil
 		}
 		return enc.Add(f)
@@ -279,17 +292,8 @@ func (a *assembly) infoFiles(m *format.Manifest) error {
 // their times. A server's files keep the time of the restore: to those who look
 // at a restored data directory it says more.
 func (a *assembly) attributes(ctx context.Context, m *format.Manifest) error {
-	if _, err := a.t.manifest.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	_, err := format.DecodeManifest(a.t.manifest, func(f *format.File) error {
-		if err := ctx.Err(); err != nil {
-			return context.Cause(ctx)
-		}
-		if only := a.t.opt.Only; only != nil && (f.Kind == format.KindDir || !only(f.Path)) {
-			return nil
-		}
-		if !f.Arrived() {
+	_, err := a.t.readManifest(ctx, func(f *format.File) error {
+		if !f.Arrived() || a.choice != nil && !a.choice.Keeps(f) {
 			return nil
 		}
 		p := treeDir + "/" + f.Path

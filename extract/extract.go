@@ -40,9 +40,9 @@ type Options struct {
 	// more was written, with the LSN after it; it should not wait. All calls
 	// come one after the other, and before that of Prepare.
 	Redo func(log *os.File, first format.LSN) (arrived func(end format.LSN))
-	// Only, if set, says which files are restored, by final path; the others
-	// are left out, and the manifest in the target says so. Directories are
-	// made for the files only.
+	// Only, if set, says which files are restored, by final path, with what
+	// they need: see Choice. The others are left out, and the manifest in the
+	// target says so. Directories are made for the files only.
 	Only func(path string) bool
 	// Progress, if set, is called with the number of file bytes written since
 	// the last call, from several goroutines.

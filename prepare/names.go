@@ -32,6 +32,9 @@ func (tr *tree) settleManifest(m *format.Manifest, spaces map[format.SpaceID]*hi
 			byPath[f.Path] = &m.Files[i]
 		}
 	}
+	if len(system) == 0 && m.Partial {
+		return fmt.Errorf("%s: no InnoDB file was extracted, there is nothing to prepare", manifestName)
+	}
 	if len(system) == 0 {
 		return fmt.Errorf("%s: no system tablespace: %w", manifestName, ErrIncomplete)
 	}

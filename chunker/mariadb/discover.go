@@ -16,6 +16,7 @@ import (
 	"github.com/xbstream/xbstream/chunker"
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
+	"github.com/xbstream/xbstream/internal/innodb/filename"
 )
 
 // Discoverer finds the files of one server. It implements chunker.Discoverer.
@@ -101,6 +102,17 @@ func (d *Discoverer) file(abs, rel string, kind format.FileKind) chunker.File {
 		f.Source = abs
 	}
 	return f
+}
+
+// tableName turns the path of a table's file into the name the server prints:
+// db.table, decoded. A file of no database keeps its name.
+func tableName(rel string) string {
+	db, file := path.Split(rel)
+	base, _ := cutExt(file)
+	if db == "" {
+		return file
+	}
+	return filename.Decode(strings.TrimSuffix(db, "/")) + "." + filename.Decode(base)
 }
 
 // system lists the files of the system tablespace, with what only the first of
@@ -234,7 +246,7 @@ func (d *Discoverer) eachDatabase(ctx context.Context, fn func(db string, entrie
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("database %s: %w", decodeName(dir.Name()), err)
+			return fmt.Errorf("database %s: %w", filename.Decode(dir.Name()), err)
 		}
 		if entries == nil {
 			continue
@@ -259,7 +271,7 @@ func (d *Discoverer) database(dir fs.DirEntry) ([]fs.DirEntry, error) {
 	entries, err := os.ReadDir(abs)
 	if err != nil {
 		// A foreign directory need not be readable: lost+found is not.
-		if errors.Is(err, fs.ErrPermission) && !isEncoded(dir.Name()) {
+		if errors.Is(err, fs.ErrPermission) && !filename.IsEncoded(dir.Name()) {
 			return nil, nil
 		}
 		return nil, err
@@ -278,7 +290,7 @@ func (d *Discoverer) database(dir fs.DirEntry) ([]fs.DirEntry, error) {
 // such as lost+found or a directory of somebody's dumps, are not.
 func isDatabase(name string, entries []fs.DirEntry) bool {
 	if len(entries) == 0 {
-		return isEncoded(name)
+		return filename.IsEncoded(name)
 	}
 	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
 		_, ext := cutExt(e.Name())

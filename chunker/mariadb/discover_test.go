@@ -13,6 +13,7 @@ import (
 	"github.com/xbstream/xbstream/chunker"
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
+	"github.com/xbstream/xbstream/internal/innodb/filename"
 	"github.com/xbstream/xbstream/internal/servertest"
 )
 
@@ -330,8 +331,8 @@ func TestNamesAreDecodedAsTheServerDoes(t *testing.T) {
 	found := map[string]bool{}
 	for _, e := range entries {
 		base, ext := cutExt(e.Name())
-		found[decodeName(base)] = ext != ""
-		if !isEncoded(base) {
+		found[filename.Decode(base)] = ext != ""
+		if !filename.IsEncoded(base) {
 			t.Errorf("%s is not taken for a name the server makes", e.Name())
 		}
 	}
@@ -340,8 +341,8 @@ func TestNamesAreDecodedAsTheServerDoes(t *testing.T) {
 			t.Errorf("%q is missing of %v", name, found)
 		}
 	}
-	for raw, want := range map[string]string{"": "", "@": "@", "a@": "a@", "@zz": decodeName("@zz"), "@00": "@00", "t#P#p0": "t#P#p0"} {
-		if got := decodeName(raw); got != want {
+	for raw, want := range map[string]string{"": "", "@": "@", "a@": "a@", "@zz": filename.Decode("@zz"), "@00": "@00", "t#P#p0": "t#P#p0"} {
+		if got := filename.Decode(raw); got != want {
 			t.Errorf("%q decodes to %q", raw, got)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/xbstream/xbstream/chunker"
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/innodb/filename"
 )
 
 // This file finds out which file belongs to which table, for chunker.Filter.
@@ -29,7 +30,7 @@ func namesOf(db, file string) chunker.Names {
 	if !strings.Contains(db+stem, "@") {
 		return chunker.Names{encoded}
 	}
-	return chunker.Names{encoded, {Database: decodeName(db), Table: decodeName(table), Partition: decodeName(partition)}}
+	return chunker.Names{encoded, {Database: filename.Decode(db), Table: filename.Decode(table), Partition: filename.Decode(partition)}}
 }
 
 // wants says whether a file that is not a tablespace is wanted.

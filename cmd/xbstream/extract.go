@@ -61,9 +61,6 @@ func (c *command) extract(ctx context.Context, args []string) error {
 	if x.opt.Only, err = matcher(x.only); err != nil {
 		return err
 	}
-	if x.opt.Only != nil && x.prepare {
-		return cli.Usagef("--only and --prepare do not go together: a part of a backup cannot be recovered by itself")
-	}
 	return c.runExtract(ctx, x, f.Args())
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -15,6 +16,7 @@ import (
 	"github.com/xbstream/xbstream/extract"
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/cli"
+	"github.com/xbstream/xbstream/internal/innodb/filename"
 )
 
 // file opens the archive of a command for jumping, and decrypts it if need be.
@@ -155,12 +157,16 @@ func (c *command) frames(ctx context.Context, args []string, x *extractFlags) (f
 	return func() (extract.Frames, error) { return c.stream(in, x.opt.Parallel) }, in, nil
 }
 
-// choose selects the frames of the files that are wanted, and the redo that
+// choose selects the frames of the files that are kept, and the redo that
 // belongs to them.
 func choose(a *format.Archive, only func(string) bool) (extract.Frames, error) {
+	choice := extract.NewChoice(only)
+	if _, err := a.Manifest(func(f *format.File) error { choice.Survey(f); return nil }); err != nil {
+		return nil, err
+	}
 	wanted := map[format.FileNo]bool{0: true}
 	_, err := a.Manifest(func(f *format.File) error {
-		if f.No != 0 && only(f.Path) {
+		if choice.Keeps(f) {
 			wanted[f.No] = true
 		}
 		return nil
@@ -173,7 +179,8 @@ func choose(a *format.Archive, only func(string) bool) (extract.Frames, error) {
 
 // matcher returns a function that says whether a path matches one of the
 // patterns: shell patterns for the path, or for db.table, which stands for all
-// files of the table.
+// files of the table. Names may be written as the server prints them, or in the
+// letters of the file names.
 func matcher(patterns []string) (func(string) bool, error) {
 	if len(patterns) == 0 {
 		return nil, nil
@@ -184,16 +191,16 @@ func matcher(patterns []string) (func(string) bool, error) {
 		}
 	}
 	return func(name string) bool {
-		table := tableOf(name)
-		for _, p := range patterns {
-			if ok, _ := path.Match(p, name); ok {
-				return true
-			}
-			if ok, _ := path.Match(p, table); ok && table != "" {
-				return true
-			}
+		names := []string{name, filename.Decode(name)}
+		if table := tableOf(name); table != "" {
+			names = append(names, table, filename.Decode(table))
 		}
-		return false
+		return slices.ContainsFunc(patterns, func(p string) bool {
+			return slices.ContainsFunc(names, func(name string) bool {
+				ok, _ := path.Match(p, name)
+				return ok
+			})
+		})
 	}, nil
 }
 

@@ -1,4 +1,4 @@
-package mariadb
+package filename
 
 // letters are the characters that file names hold as @ and two characters, as a
 // MariaDB 10.11 converts them to the character set "filename".

@@ -1,27 +1,17 @@
-package mariadb
+// Package filename decodes the names that a server gives the files of databases
+// and tables, and that InnoDB gives its tables.
+package filename
 
 import (
-	"path"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 )
 
-// tableName turns the path of a table's file into the name the server prints:
-// db.table, decoded. A file of no database keeps its name.
-func tableName(rel string) string {
-	db, file := path.Split(rel)
-	base, _ := cutExt(file)
-	if db == "" {
-		return file
-	}
-	return decodeName(strings.TrimSuffix(db, "/")) + "." + decodeName(base)
-}
-
-// decodeName decodes the server's file name encoding: letters, digits and
+// Decode decodes a name. In the server's encoding letters, digits and
 // underscore stand for themselves, @ and four hexadecimal digits for any other
 // character. Sequences it does not know stay as they are.
-func decodeName(name string) string {
+func Decode(name string) string {
 	if !strings.Contains(name, "@") {
 		return name
 	}
@@ -52,9 +42,9 @@ func decodeRune(name string) (rune, int) {
 	return '@', 1
 }
 
-// isEncoded says whether the server could have made a name: whether it has
+// IsEncoded says whether the server could have made a name: whether it has
 // only the characters of the encoding.
-func isEncoded(name string) bool {
+func IsEncoded(name string) bool {
 	for i := range len(name) {
 		c := name[i]
 		letter := c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
