@@ -44,7 +44,8 @@ type Backup struct {
 	GTID string `json:"gtid,omitempty"`
 	// Stages lists what was locked and for how long, in order.
 	Stages []Stage `json:"stages,omitempty"`
-	// LockSeconds is the time from BLOCK_DDL granted to END.
+	// LockSeconds is the time from BLOCK_DDL granted to END, of all attempts
+	// together.
 	LockSeconds float64 `json:"lock_seconds"`
 }
 
@@ -119,6 +120,9 @@ type Stage struct {
 	Waited float64 `json:"waited"`
 	// Held is the time from then to the next stage, in seconds.
 	Held float64 `json:"held"`
+	// GaveUp says that the lock was not granted in time: with it all before it
+	// were released, and the stages that follow are those of another attempt.
+	GaveUp bool `json:"gave_up,omitempty"`
 }
 
 // FileKind tells readers how a file is to be treated.

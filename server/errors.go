@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/go-sql-driver/mysql"
+
+	"github.com/xbstream/xbstream/format"
 )
 
 // What a caller decides on. They are found with errors.Is in an *Error.
@@ -30,6 +32,9 @@ type Error struct {
 	Op string
 	// Err is the cause.
 	Err error
+	// Stages, of an ErrLockTimeout, are the locks that were asked for, up to the
+	// one that was not granted.
+	Stages []format.Stage
 }
 
 // Error is one line; Kind is not part of it.

@@ -52,7 +52,7 @@ type Lock struct {
 	err     error      // why the locks are gone
 	lost    chan struct{}
 	stages  []stage
-	wanted  string    // the stage being waited for
+	wanted  stage     // the stage being waited for; its name is empty when none is
 	ended   time.Time // when End was done or the locks were lost
 	stop    context.CancelFunc
 	stopped sync.WaitGroup
@@ -137,8 +137,8 @@ func (l *Lock) Stage(ctx context.Context, name, statement string) error {
 	l.busy.Lock()
 	defer l.busy.Unlock()
 	requested := time.Now()
-	l.want(name)
-	defer l.want("")
+	l.want(stage{name: name, requested: requested})
+	defer l.want(stage{})
 	err := l.run(ctx, "take lock "+name, l.s.config.lockTimeout(), func(ctx context.Context) error {
 		_, err := l.conn.ExecContext(ctx, statement)
 		return err
@@ -235,6 +235,11 @@ func (l *Lock) Err() error {
 func (l *Lock) Stages() []format.Stage {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.list()
+}
+
+// list is Stages, under mu.
+func (l *Lock) list() []format.Stage {
 	var list []format.Stage
 	for i, s := range l.stages {
 		until := l.end()
@@ -269,10 +274,10 @@ func (l *Lock) end() time.Time {
 	return l.ended
 }
 
-func (l *Lock) want(name string) {
+func (l *Lock) want(s stage) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.wanted = name
+	l.wanted = s
 }
 
 // run executes one statement on the lock connection, under busy. Any failure
@@ -391,10 +396,17 @@ func (l *Lock) abort(err error) error {
 func (l *Lock) fail(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.err == nil {
-		l.err, l.ended = err, time.Now()
-		close(l.lost)
+	if l.err != nil {
+		return
 	}
+	l.err, l.ended = err, time.Now()
+	if e, ok := errors.AsType[*Error](err); ok && e.Kind == ErrLockTimeout {
+		e.Stages = l.list()
+		if w := l.wanted; w.name != "" {
+			e.Stages = append(e.Stages, format.Stage{Name: w.name, Waited: l.ended.Sub(w.requested).Seconds(), GaveUp: true})
+		}
+	}
+	close(l.lost)
 }
 
 // gone is Err for the methods that come after: an ended lock is gone too.

@@ -69,8 +69,8 @@ func (l *Lock) vanished(err error) error {
 	if n := len(l.stages); n > 0 {
 		at = "in stage " + l.stages[n-1].name
 	}
-	if l.wanted != "" {
-		at = "waiting for stage " + l.wanted
+	if l.wanted.name != "" {
+		at = "waiting for stage " + l.wanted.name
 	}
 	return &Error{Kind: ErrLockLost, Op: "hold the backup's locks, " + at, Err: err}
 }

@@ -227,11 +227,24 @@ func (b *backup) finish(m *format.Manifest, redo format.Redo) error {
 	attrs := []any{"data", humanize.IBytes(t.DataBytes), "redo", humanize.IBytes(t.RedoBytes),
 		"seconds", seconds(time.Since(b.started)), "locked", seconds(time.Duration(m.Backup.LockSeconds * float64(time.Second))),
 		"end_lsn", end}
+	if n := gaveUp(m.Backup.Stages); n > 0 {
+		attrs = append(attrs, "lock_retries", n)
+	}
 	if p := m.Backup.Binlog; p != nil {
 		attrs = append(attrs, "binlog", fmt.Sprintf("%s:%d", p.File, p.Position), "gtid", m.Backup.GTID)
 	}
 	b.log.Info("backup complete", attrs...)
 	return nil
+}
+
+// gaveUp counts the locks that were not granted.
+func gaveUp(stages []format.Stage) (n int) {
+	for _, s := range stages {
+		if s.GaveUp {
+			n++
+		}
+	}
+	return n
 }
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.2fs", d.Seconds()) }

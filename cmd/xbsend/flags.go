@@ -40,6 +40,7 @@ type flags struct {
 	spoolLimit  cli.Size
 	sealFor     sealFor
 	lockTimeout time.Duration
+	lockRetries int
 	idleTimeout time.Duration
 	dryRun      bool
 	partial     format.Filter // as given
@@ -114,6 +115,7 @@ func (f *flags) register() {
 	s.StringVar(&f.spoolDir, "spool-dir", "", "`DIR` where redo waits when the pipe is slow (default: TMPDIR)")
 	s.Var(&f.spoolLimit, "spool-limit", "most redo that may wait there")
 	s.DurationVar(&f.lockTimeout, "lock-timeout", server.DefaultLockTimeout, "`TIME` to wait for each lock before giving up")
+	s.IntVar(&f.lockRetries, "lock-retries", 0, "how often to release everything and try again, `N`, when a lock is not granted")
 	s.DurationVar(&f.idleTimeout, "idle-timeout", defaultIdle, "`TIME` the receiving side may take nothing before that ends the backup; 0: for ever")
 	s.BoolVar(&f.dryRun, "dry-run", false, "check everything, print the plan, copy nothing")
 	f.out.Flags(s)

@@ -18,7 +18,7 @@ import (
 // phases copies the files of one backup under its locks.
 type phases struct {
 	*backup
-	locks server.Backup
+	locks server.Backup // of this attempt
 
 	// discarded are the tablespaces that were away when the copy began: an
 	// import brings one back without any trace.
@@ -35,43 +35,18 @@ type phases struct {
 	// says of them: as they are once DDL is blocked.
 	unwanted []chunker.File
 	leftOut  []chunker.Result
+
+	ending      bool           // the redo tail was told where to stop
+	stages      []format.Stage // of earlier attempts
+	lockSeconds float64        // of earlier attempts
 }
 
-// copyAll copies everything but redo and returns the manifest, which lacks only
-// what the redo tail knows.
-func (b *backup) copyAll(ctx context.Context) (*format.Manifest, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	locks, err := b.server.Begin(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer locks.Close()
-	// A lock that is lost ends the copy at once: what it protected is gone.
-	go func() {
-		select {
-		case <-locks.Lost():
-			cancel(locks.Err())
-		case <-ctx.Done():
-		}
-	}()
-	p := &phases{backup: b, locks: locks, early: map[string]chunker.Result{}, others: map[string]chunker.Result{}}
-	m, err := p.run(ctx)
-	if err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
-		return nil, err
-	}
-	return m, nil
-}
-
+// run is one attempt, the first or a later one.
 func (p *phases) run(ctx context.Context) (*format.Manifest, error) {
 	if err := p.hook.run(ctx, "stage-start", ""); err != nil {
 		return nil, err
 	}
-	var err error
-	if p.discarded, err = p.server.Discarded(ctx); err != nil {
+	if err := p.listDiscarded(ctx); err != nil {
 		return nil, err
 	}
 	if err := p.copySpaces(ctx); err != nil {
@@ -109,6 +84,15 @@ func (p *phases) run(ctx context.Context) (*format.Manifest, error) {
 		return nil, err
 	}
 	return p.manifest(pos), nil
+}
+
+// listDiscarded asks once, in the first attempt: what goes away later is in the
+// redo.
+func (p *phases) listDiscarded(ctx context.Context) (err error) {
+	if p.discarded == nil {
+		p.discarded, err = p.server.Discarded(ctx)
+	}
+	return err
 }
 
 func (p *phases) stage(ctx context.Context, event string, take func(context.Context) error) error {
@@ -194,16 +178,16 @@ func (p *phases) count(results []chunker.Result) {
 // copyEarly copies the other files before the locks. What does not change until
 // they are held need not be copied under them.
 func (p *phases) copyEarly(ctx context.Context) error {
-	if p.layout.MyISAMMmap {
-		return nil // writes through a mapping leave no trace in the file's times
-	}
 	found, err := p.files.Others(ctx)
+	if err == nil && len(p.early) > 0 { // a later attempt: some have a copy
+		found, err = chunker.ReadSignatures(ctx, found)
+	}
 	if err != nil {
 		return err
 	}
 	var todo []chunker.File
 	for _, f := range found {
-		if f.Class == chunker.ClassSchema || f.Class == chunker.ClassTable || f.Class == chunker.ClassAria {
+		if r, ok := p.early[f.Rel]; p.mayBeEarly(f) && !(ok && r.Unchanged(f.Signature)) {
 			todo = append(todo, f)
 		}
 	}
@@ -216,6 +200,15 @@ func (p *phases) copyEarly(ctx context.Context) error {
 		p.early[r.File.Rel] = r
 	}
 	return nil
+}
+
+// mayBeEarly says whether a copy of the file that was made before the locks can
+// be told to be still good.
+func (p *phases) mayBeEarly(f chunker.File) bool {
+	if p.layout.MyISAMMmap {
+		return false // writes through a mapping leave no trace in the file's times
+	}
+	return f.Class == chunker.ClassSchema || f.Class == chunker.ClassTable || f.Class == chunker.ClassAria
 }
 
 // reconcile settles which copies stand for the tablespaces there are, now that
@@ -238,6 +231,7 @@ func (p *phases) reconcile(ctx context.Context) error {
 		return err
 	}
 	p.count(p.late)
+	p.spaces = append(p.spaces, p.late...) // of use when these locks are given up
 	if err := mustStand(p.late); err != nil {
 		return err
 	}
@@ -363,6 +357,7 @@ func (p *phases) position(ctx context.Context) (server.Position, error) {
 	if err != nil {
 		return server.Position{}, err
 	}
+	p.ending = true
 	// Before the lock is released: what the tail has read until now holds no
 	// commit after the position, and it reads nothing more than up to it.
 	p.tail.StopAt(pos.LSN)
@@ -423,7 +418,7 @@ func (p *phases) manifest(pos server.Position) *format.Manifest {
 		Tool: "xbsend " + version, Command: p.f.command, Started: p.started,
 		Backup: &format.Backup{
 			Type: "full-backuped", Filter: p.f.partialOf(), Server: describe(&p.layout), Binlog: pos.Binlog, GTID: pos.GTID,
-			Stages: p.locks.Stages(), LockSeconds: p.locks.LockSeconds(),
+			Stages: append(p.stages, p.locks.Stages()...), LockSeconds: p.lockSeconds + p.locks.LockSeconds(),
 		},
 		Files: slices.Clone(p.dirs),
 	}

@@ -216,7 +216,11 @@ func infoBackup(line func(string, any), b *format.Backup) {
 	line("end LSN", b.Redo.EndLSN)
 	line("locked", fmt.Sprintf("%.2f s", b.LockSeconds))
 	for _, s := range b.Stages {
-		line("  "+s.Name, fmt.Sprintf("waited %.2f s, held %.2f s", s.Waited, s.Held))
+		text := fmt.Sprintf("waited %.2f s, held %.2f s", s.Waited, s.Held)
+		if s.GaveUp {
+			text = fmt.Sprintf("waited %.2f s, not granted; all locks were released", s.Waited)
+		}
+		line("  "+s.Name, text)
 	}
 	if b.Binlog != nil {
 		line("binary log", fmt.Sprintf("%s, position %d", b.Binlog.File, b.Binlog.Position))
