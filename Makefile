@@ -14,7 +14,7 @@ TEST := go test -p 2 -timeout 45m
 CONCURRENT := ./format ./extract ./redotail/... ./chunker/... ./server/... ./prepare/... ./internal/innodb/...
 RACE_SKIP := TestSelectionOfDamagedArchive|TestErrorBelowTheEncryptionIsNotCalledDamage|TestCutSealedArchiveIsRefused|TestPeer/(16k,_crc32|4k|8k|32k|64k)|TestRun/damage
 
-.PHONY: help setup build cross demo test race fuzz bench lint check repeat peer storm fuzz-long
+.PHONY: help setup build cross demo test race fuzz bench lint check repeat peer storm soak fuzz-long
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -64,3 +64,8 @@ peer: setup ## recovery compared with mariabackup's, page by page, over 200 000 
 
 storm: setup build ## 100 backups in a storm of DDL
 	XB_REPEAT=25 go test ./e2e -run TestCopyTakenInAStormOfDDL -count=1 -timeout 3h -v
+
+XB_SOAK ?= 10m
+
+soak: setup build ## backups under random loads, flags and faults for XB_SOAK, 10m or hours
+	go run ./e2e/soak -bin bin -for $(XB_SOAK) $(if $(XB_SEED),-seed $(XB_SEED))
