@@ -43,13 +43,10 @@ func WithServer(ctx context.Context, dir, binary string, opt Options) (Report, e
 		rep.AlreadyPrepared = true
 		return rep, nil
 	}
-	if binary, err = findServer(binary); err != nil {
-		return rep, err
-	}
 	if err := checkRedoForServer(ctx, dir, o, &rep); err != nil {
 		return rep, err
 	}
-	if err := recoverWith(ctx, dir, binary, o, opt); err != nil {
+	if err := withServer(ctx, dir, binary, o, opt, nil); err != nil {
 		return rep, err
 	}
 	return rep, o.markPrepared(dir)
@@ -80,8 +77,16 @@ func findServer(binary string) (string, error) {
 	return "", fmt.Errorf("find server: no mariadbd or mysqld in PATH or %s", strings.Join(serverPlaces, ", "))
 }
 
-// recoverWith runs one server over dir, from start to clean end.
-func recoverWith(ctx context.Context, dir, binary string, o *origin, opt Options) error {
+// withServer runs one server over dir, from start to clean end, and lets work, if
+// it is not nil, do something when the server has recovered.
+func withServer(ctx context.Context, dir, binary string, o *origin, opt Options, work func(context.Context, *sql.DB) error) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	if binary, err = findServer(binary); err != nil {
+		return err
+	}
 	before, err := namesIn(dir)
 	if err != nil {
 		return err
@@ -97,7 +102,7 @@ func recoverWith(ctx context.Context, dir, binary string, o *origin, opt Options
 		return err
 	}
 	opt.Log.Info("server started for recovery", "binary", binary, "pid", s.cmd.Process.Pid)
-	err = s.awaitRecovery(ctx, o.endLSN, opt.ServerWait)
+	err = s.awaitRecovery(ctx, o.endLSN, opt.ServerWait, work)
 	if stopErr := s.stop(err == nil); err == nil {
 		err = stopErr
 	}
@@ -190,8 +195,9 @@ func serverArgs(dir, private, socket string, o *origin, opt Options) ([]string, 
 	return append(args, opt.ServerArgs...), nil
 }
 
-// awaitRecovery returns when the server accepts clients and is past the LSN.
-func (s *recoveryServer) awaitRecovery(ctx context.Context, end format.LSN, wait time.Duration) error {
+// awaitRecovery returns when the server accepts clients, is past the LSN, and
+// work is done.
+func (s *recoveryServer) awaitRecovery(ctx context.Context, end format.LSN, wait time.Duration, work func(context.Context, *sql.DB) error) error {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	conf := mysql.NewConfig()
@@ -206,7 +212,10 @@ func (s *recoveryServer) awaitRecovery(ctx context.Context, end format.LSN, wait
 	for {
 		lsn, err := currentLSN(ctx, db)
 		if err == nil {
-			return checkReached(lsn, end)
+			if err = checkReached(lsn, end); err == nil && work != nil {
+				err = work(ctx, db)
+			}
+			return err
 		}
 		select {
 		case <-s.done:

@@ -61,6 +61,12 @@ func (c *command) extract(ctx context.Context, args []string) error {
 	if x.opt.Only, err = matcher(x.only); err != nil {
 		return err
 	}
+	if x.how.export && !x.prepare {
+		return cli.Usagef("--export comes after --prepare")
+	}
+	if err := x.how.check(); err != nil {
+		return err
+	}
 	return c.runExtract(ctx, x, f.Args())
 }
 

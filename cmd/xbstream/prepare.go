@@ -29,6 +29,7 @@ var errPrepare = errors.New("prepare failed")
 type prepareFlags struct {
 	server        string   // "" = without a server
 	serverOptions []string // for that server
+	export        bool
 	memory        cli.Size
 	verify        bool
 	parallel      int
@@ -44,6 +45,7 @@ func (p *prepareFlags) register(f *pflag.FlagSet) {
 	f.BoolVar(&p.verify, "verify", false, "read every page again after preparing")
 	f.StringVar(&p.server, "with-server", "", "prepare by starting a server on the copy, the one called `BINARY` (default: mariadbd)")
 	f.Lookup("with-server").NoOptDefVal = anyServer
+	f.BoolVar(&p.export, "export", false, "then write the .cfg files for ALTER TABLE ... IMPORT TABLESPACE; starts a server, see --with-server")
 	f.StringArrayVar(&p.serverOptions, "server-option", nil, "`OPTION` for that server, as plugin-load-add=file_key_management; repeatable")
 }
 
@@ -57,13 +59,41 @@ func (p *prepareFlags) run(ctx context.Context, dir string, log *slog.Logger, ba
 	for _, o := range p.serverOptions {
 		opt.ServerArgs = append(opt.ServerArgs, "--"+strings.TrimLeft(o, "-"))
 	}
-	switch p.server {
-	case "":
-		return prepare.Run(ctx, dir, opt)
-	case anyServer:
-		return prepare.WithServer(ctx, dir, "", opt)
+	rep, err := p.recover(ctx, dir, opt)
+	if err != nil || !p.export {
+		return rep, err
 	}
-	return prepare.WithServer(ctx, dir, p.server, opt)
+	n, err := prepare.Export(ctx, dir, p.binary(), opt)
+	if err == nil {
+		log.Info("exported for IMPORT TABLESPACE", "tables", n)
+	}
+	return rep, err
+}
+
+func (p *prepareFlags) recover(ctx context.Context, dir string, opt prepare.Options) (prepare.Report, error) {
+	if p.server == "" {
+		return prepare.Run(ctx, dir, opt)
+	}
+	return prepare.WithServer(ctx, dir, p.binary(), opt)
+}
+
+// binary is the server to start, "" for the one of this machine.
+func (p *prepareFlags) binary() string {
+	if p.server == anyServer {
+		return ""
+	}
+	return p.server
+}
+
+// check finds out early what would fail late.
+func (p *prepareFlags) check() error {
+	if !p.export {
+		return nil
+	}
+	if _, err := prepare.FindServer(p.binary()); err != nil {
+		return fmt.Errorf("%w: --export starts a server on the copy, which rolls back what was not committed; install one, or name it with --with-server=BINARY: %w", errPrepare, err)
+	}
+	return nil
 }
 
 func (c *command) prepare(ctx context.Context, args []string) error {
@@ -76,6 +106,9 @@ func (c *command) prepare(ctx context.Context, args []string) error {
 	}
 	if f.NArg() != 1 {
 		return cli.Usagef("prepare takes one directory, got %d", f.NArg())
+	}
+	if err := p.check(); err != nil {
+		return err
 	}
 	log := c.out.Logger("xbstream", c.s.err)
 	bar := c.out.StartProgress(c.s.err)

@@ -1,0 +1,213 @@
+package prepare
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/xbstream/xbstream/internal/innodb/filename"
+)
+
+// Export writes, beside every tablespace of a table in a prepared dir, the .cfg
+// file that ALTER TABLE … IMPORT TABLESPACE reads, as FLUSH TABLES … FOR EXPORT
+// does, and returns the number of tables.
+//
+// A tablespace that is imported elsewhere must hold nothing that was not
+// committed, and nothing of it may be in the change buffer. To roll back and to
+// merge takes a server: it is started on dir, with networking off, does so,
+// writes the files, and is stopped. Errors wrap ErrServer where it is the
+// server that failed.
+func Export(ctx context.Context, dir, binary string, opt Options) (tables int, err error) {
+	opt = opt.withDefaults()
+	opt.ServerArgs = append(slices.Clone(exportArgs), opt.ServerArgs...)
+	o, err := readOrigin(dir)
+	if err != nil {
+		return 0, err
+	}
+	if !o.prepared() {
+		return 0, fmt.Errorf("export %s: it is not prepared", dir)
+	}
+	e := &export{tree: newTree(dir, o.server.PageSize), opt: opt}
+	if err := withServer(ctx, dir, binary, o, opt, e.run); err != nil {
+		return 0, err
+	}
+	return len(e.tables()), e.finish()
+}
+
+// exportArgs keep purge from using the change buffer again once it is merged.
+var exportArgs = []string{"--loose-innodb-change-buffering=none"}
+
+// FindServer returns the path of the server that WithServer and Export would
+// start.
+func FindServer(binary string) (string, error) { return findServer(binary) }
+
+// export is one Export.
+type export struct {
+	tree *tree
+	opt  Options
+	// spaces are the tablespaces to export, by path without ending.
+	spaces []string
+}
+
+const (
+	endConfig = ".cfg"
+	// exportAtOnce is how many tables are locked together.
+	exportAtOnce = 100
+)
+
+func (e *export) run(ctx context.Context, db *sql.DB) error {
+	if err := e.settled(ctx, db); err != nil {
+		return err
+	}
+	for _, rel := range e.tree.glob("*.ibd") {
+		if db, file := path.Split(rel); db != "mysql/" && !strings.HasPrefix(file, "FTS_") && !strings.HasPrefix(file, "#") {
+			e.spaces = append(e.spaces, strings.TrimSuffix(rel, ".ibd"))
+		}
+	}
+	progress, done := e.tables(), 0
+	for tables := range slices.Chunk(progress, exportAtOnce) {
+		if err := e.flush(ctx, db, tables); err != nil {
+			return err
+		}
+		done += len(tables)
+		e.opt.Progress("export tables", int64(done), int64(len(progress)))
+	}
+	return nil
+}
+
+// settled waits until the server has rolled back what was not committed when
+// the backup ended. What XA has prepared is neither the one nor the other.
+func (e *export) settled(ctx context.Context, db *sql.DB) error {
+	for {
+		prepared, err := count(ctx, db, "XA RECOVER")
+		if err != nil {
+			return err
+		}
+		if prepared > 0 {
+			return fmt.Errorf("export: %d XA transactions are prepared, neither committed nor rolled back: end them on a server started on the directory (XA RECOVER lists them)", prepared)
+		}
+		active, err := count(ctx, db, "SELECT 1 FROM information_schema.INNODB_TRX")
+		if err != nil || active == 0 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(pollServer):
+		}
+	}
+}
+
+// count returns how many rows a statement gives.
+func count(ctx context.Context, db *sql.DB, query string) (n int, err error) {
+	rows, err := db.QueryContext(ctx, query)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", query, err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		n++
+	}
+	return n, rows.Err()
+}
+
+// tables returns the tables that the tablespaces belong to: db/table, in the
+// letters of file names.
+func (e *export) tables() []string {
+	var tables []string
+	for _, s := range e.spaces {
+		tables = append(tables, tableOf(s))
+	}
+	slices.Sort(tables)
+	return slices.Compact(tables)
+}
+
+// tableOf is the table of a tablespace, which may be that of a partition.
+func tableOf(space string) string {
+	if i := strings.Index(strings.ToUpper(space), "#P#"); i > 0 {
+		return space[:i]
+	}
+	return space
+}
+
+// flush has the server write the files of some tables, and puts them aside: it
+// removes them when it unlocks the tables.
+func (e *export) flush(ctx context.Context, db *sql.DB, tables []string) error {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	names := make([]string, len(tables))
+	for i, t := range tables {
+		db, table := path.Split(t)
+		names[i] = quote(filename.Decode(path.Clean(db))) + "." + quote(filename.Decode(table))
+	}
+	if _, err := conn.ExecContext(ctx, "FLUSH TABLES "+strings.Join(names, ", ")+" FOR EXPORT"); err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	for _, s := range e.spaces {
+		if _, ok := slices.BinarySearch(tables, tableOf(s)); !ok {
+			continue
+		}
+		if err := e.keep(s); err != nil {
+			return fmt.Errorf("export: %w", err)
+		}
+	}
+	_, err = conn.ExecContext(ctx, "UNLOCK TABLES")
+	return err
+}
+
+func quote(name string) string { return "`" + strings.ReplaceAll(name, "`", "``") + "`" }
+
+// keep copies the file the server wrote for a tablespace.
+func (e *export) keep(space string) error {
+	from, err := os.Open(e.tree.path(space + endConfig))
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	to, err := os.OpenFile(e.tree.path(space+endConfig+tempSuffix), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o640)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(to, from)
+	return errors.Join(err, to.Sync(), to.Close())
+}
+
+// finish gives the files their names, once the server has ended.
+func (e *export) finish() error {
+	for _, s := range e.spaces {
+		config := e.tree.path(s + endConfig)
+		if err := os.Rename(config+tempSuffix, config); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if e.opt.Staged {
+		return nil
+	}
+	return e.sync()
+}
+
+// sync makes the names durable.
+func (e *export) sync() error {
+	var dirs []string
+	for _, s := range e.spaces {
+		dirs = append(dirs, path.Dir(s))
+	}
+	slices.Sort(dirs)
+	for _, dir := range slices.Compact(dirs) {
+		if err := syncDir(e.tree.path(dir)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
