@@ -71,8 +71,10 @@ type Tailer struct {
 	spool *spool
 	// wanted wakes a sleeping Run when StopAt was called.
 	wanted chan struct{}
-	// spilled is set by Run once redo went to disk, to say so only once.
-	spilled bool
+	// onDisk is when redo began to wait on disk, zero while none does; told says
+	// that the log has it.
+	onDisk time.Time
+	told   bool
 
 	mu         sync.Mutex
 	position   format.LSN
@@ -174,11 +176,25 @@ func (t *Tailer) keep(p Piece) error {
 		return fmt.Errorf("keep redo at LSN %v: %w", p.LSN, err)
 	}
 	t.note(p)
-	if _, onDisk, _ := t.spool.held(); onDisk > 0 && !t.spilled {
-		t.spilled = true
-		t.opt.Log.Info("the receiver is slow: redo waits on disk", "lsn", p.LSN, "dir", t.opt.SpoolDir)
-	}
+	t.tellOfDisk(p.LSN)
 	return nil
+}
+
+// slowAfter is how long redo waits on disk before the log has it: at the start a
+// long log is read faster than any pipe takes it.
+const slowAfter = 10 * time.Second
+
+// tellOfDisk says once that the receiver is slow.
+func (t *Tailer) tellOfDisk(at format.LSN) {
+	switch _, onDisk, _ := t.spool.held(); {
+	case onDisk == 0:
+		t.onDisk = time.Time{}
+	case t.onDisk.IsZero():
+		t.onDisk = time.Now()
+	case !t.told && time.Since(t.onDisk) > slowAfter:
+		t.told = true
+		t.opt.Log.Info("the receiver is slow: redo waits on disk", "lsn", at, "dir", t.opt.SpoolDir)
+	}
 }
 
 // note takes account of a piece that was kept, empty at the tip.
