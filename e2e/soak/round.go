@@ -149,6 +149,9 @@ func (r *round) choosePipe(c *rand.Rand) {
 	if c.IntN(2) == 0 {
 		r.relay.rate = one[int64](c, 8, 20, 40) << 20
 	}
+	if r.relay.rate > 0 && r.load == "bulk" {
+		r.relay.rate = 40 << 20
+	}
 	for range one(c, 0, 0, 0, 1, 2) {
 		r.relay.stalls[r.somewhere(c)] = pause(300+c.IntN(3000)) * pause(time.Millisecond)
 	}

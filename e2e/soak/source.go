@@ -165,7 +165,8 @@ func (p *pressure) stop() error {
 	return p.err
 }
 
-// bulk writes megabytes in one statement, again and again.
+// bulk writes megabytes in one statement, again and again, but no more redo than
+// a slow pipe takes: a backup through it would not end.
 func (s *source) bulk(ctx context.Context, seed uint64) (stop func() error) {
 	r := rand.New(rand.NewPCG(seed, 2))
 	more, cancel := context.WithCancel(ctx)
@@ -176,7 +177,7 @@ func (s *source) bulk(ctx context.Context, seed uint64) (stop func() error) {
 			from := r.IntN(10000)
 			err = s.server.Exec(ctx, "USE `load`", fmt.Sprintf(
 				"REPLACE INTO heap SELECT seq, REPEAT(MD5(seq + %d), %d) FROM seq_%d_to_%d", r.IntN(100), 20+r.IntN(150), from, from+500+r.IntN(1500)))
-			time.Sleep(time.Duration(r.IntN(400)) * time.Millisecond)
+			time.Sleep(time.Duration(300+r.IntN(700)) * time.Millisecond)
 		}
 		done <- err
 	}()
