@@ -136,6 +136,7 @@ func TestPartialBackup(t *testing.T) {
 			t.Errorf("info does not say that %s was left out:\n%s", name, info)
 		}
 	}
+	byServer(t, archive)
 	copied := servertest.NewOn(t, dir, servertest.Options{Args: []string{"--skip-grant-tables", "--aria-recover-options=OFF", "--myisam-recover-options=OFF"}})
 	noComplaints(t, copied)
 	want := readChecksums(t, sums)
@@ -153,6 +154,19 @@ func TestPartialBackup(t *testing.T) {
 	if n, err := copied.String(ctx, "SELECT COUNT(*) FROM load.come WHERE MATCH (b) AGAINST ('after')"); err != nil || n != "1" {
 		t.Errorf("full-text search finds %s rows: %v", n, err)
 	}
+}
+
+// byServer has a server recover a partial backup: it must be told that something
+// is missing, and the message says how.
+func byServer(t *testing.T, archive string) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "byserver")
+	args := []string{"-x", "--prepare", "--with-server", "-C", dir}
+	log, _, err := run(t, nil, nil, append(args, archive)...)
+	if err == nil || !strings.Contains(log, "--server-option=innodb-force-recovery=1") {
+		t.Errorf("%v\n%s", err, log)
+	}
+	receive(t, append(args, "--server-option=innodb-force-recovery=1", archive)...)
 }
 
 // Tables out of a full archive, prepared for export, imported into another

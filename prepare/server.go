@@ -47,9 +47,18 @@ func WithServer(ctx context.Context, dir, binary string, opt Options) (Report, e
 		return rep, err
 	}
 	if err := withServer(ctx, dir, binary, o, opt, nil); err != nil {
-		return rep, err
+		return rep, o.explain(err)
 	}
 	return rep, o.markPrepared(dir)
+}
+
+// explain adds to the error of a server what it cannot know: why a tablespace is
+// missing.
+func (o *origin) explain(err error) error {
+	if o.manifest == nil || !slices.ContainsFunc(o.manifest.Files, func(f format.File) bool { return !f.Arrived() }) {
+		return err
+	}
+	return fmt.Errorf("tablespaces were left out, and a server passes over their redo only with --server-option=innodb-force-recovery=1, then also over that of any other that is missing: %w", err)
 }
 
 // serverPlaces are where packages put the server when PATH does not name it.
