@@ -13,17 +13,27 @@ import (
 
 // hook is the test seam: with XB_TEST_HOOK in the environment, xbsend runs that
 // command at certain events and waits for it, so that a test can make happen
-// between two steps what otherwise only luck brings. Empty, it does nothing.
-type hook string
+// between two steps what otherwise only luck brings. The zero value does nothing.
+type hook struct {
+	command string
+	// tables is a pattern of the db/table whose files are told of; empty means
+	// all. A process a file takes its time.
+	tables string
+}
 
-func hookFromEnvironment() hook { return hook(os.Getenv("XB_TEST_HOOK")) }
+func hookFromEnvironment() hook {
+	return hook{os.Getenv("XB_TEST_HOOK"), os.Getenv("XB_TEST_HOOK_TABLES")}
+}
 
 // run runs "COMMAND EVENT [DB/TABLE]" through the shell.
 func (h hook) run(ctx context.Context, event, table string) error {
-	if h == "" {
+	if h.command == "" {
 		return nil
 	}
-	cmd := exec.CommandContext(ctx, "sh", "-c", string(h)+` "$@"`, "sh", event)
+	if wanted, err := path.Match(h.tables, table); err != nil || !wanted && h.tables != "" && table != "" {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "sh", "-c", h.command+` "$@"`, "sh", event)
 	if table != "" {
 		cmd.Args = append(cmd.Args, table)
 	}
