@@ -37,8 +37,8 @@ func main() {
 	flag.Int64Var(&c.dataMB, "mb", 1024, "size of the data set in MiB")
 	flag.Int64Var(&c.redoMB, "redo", 400, "redo of the directory to prepare, in MiB")
 	flag.IntVar(&c.runs, "runs", 5, "counted runs of each command")
-	flag.IntVar(&c.tables, "tables", 15000, "number of small tables")
-	flag.StringVar(&c.only, "only", "", "run this part only: backup, prepare or tables")
+	flag.IntVar(&c.tables, "tables", 20000, "number of small tables")
+	flag.StringVar(&c.only, "only", "", "run this part only: backup, prepare, tables or locks")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := run(ctx, c)
@@ -62,7 +62,7 @@ func run(ctx context.Context, c config) error {
 	for _, l := range []struct {
 		name string
 		run  func(context.Context, config) error
-	}{{"backup", benchBackup}, {"prepare", benchPrepare}, {"tables", benchTables}} {
+	}{{"backup", benchBackup}, {"prepare", benchPrepare}, {"tables", benchTables}, {"locks", benchLocks}} {
 		if c.only != "" && c.only != l.name {
 			continue
 		}
