@@ -356,7 +356,7 @@ var leftovers = layout{
 	look: func(t *testing.T, at *laidOut) {
 		for name, want := range map[string]bool{
 			"load/notes.txt": true, "load/twice_copy.ibd": true, "load/.hidden": true,
-			"load/empty.ibd": false, "load/zero.ibd": false, "load/#sql-alter-1234-5.ibd": false, "load/#sql-1234_5.MYD": false, "load/t.TMD": false,
+			"load/empty.ibd": false, "load/zero.ibd": false, "load/#sql-alter-1234-5.ibd": false, "load/#sql-alter-1234-5.frm": false, "load/#sql-1234_5.MYD": false, "load/t.TMD": false,
 			"load/sub": false, "lost+found": false, "notes.txt": false, "ib_logfile101": false,
 		} {
 			if _, err := os.Lstat(filepath.Join(at.target, name)); (err == nil) != want {

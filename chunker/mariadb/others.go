@@ -77,9 +77,10 @@ func (d *Discoverer) classify(db string, e fs.DirEntry) (c chunker.Class, ok boo
 		return 0, false
 	case ext == ".TMD" || ext == ".TMM": // a table being repaired
 		return 0, false
-	case strings.HasPrefix(base, "#sql") && ext != ".frm" && ext != ".par":
-		// A running ALTER TABLE of an engine that cannot go on with it
-		// after a crash; the server drops these when it starts.
+	case strings.HasPrefix(base, "#sql"):
+		// A running ALTER TABLE, which cannot go on in the copy. A server
+		// drops InnoDB's part of it when it starts; a definition would stay
+		// for ever.
 		return 0, false
 	case !d.isFile(db, e):
 		return 0, false
