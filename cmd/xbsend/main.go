@@ -71,10 +71,11 @@ func run(ctx context.Context, args []string, s streams) int {
 		return cli.ExitServer
 	}
 	return cli.Code(err, []cli.Case{
-		{Err: ondisk.ErrUnsupported, Code: cli.ExitServer},
 		{Err: redotail.ErrOverrun, Code: cli.ExitRedoLost},
 		{Err: redotail.ErrSpoolFull, Code: cli.ExitRedoLost},
 		{Err: redotail.ErrDamaged, Code: cli.ExitRedoLost},
+		{Err: redotail.ErrStuck, Code: cli.ExitRedoLost},
+		{Err: ondisk.ErrUnsupported, Code: cli.ExitServer},
 		{Err: chunker.ErrDamagedPage, Code: cli.ExitPage},
 	})
 }

@@ -525,9 +525,14 @@ func (l *Log) switchFile(ctx context.Context) error {
 	if err != nil {
 		return l.failed("open resized", err)
 	}
-	old, header := l.file, l.header
+	old, header, capacity := l.file, l.header, l.ring.Capacity
 	if err := l.adopt(ctx, f); err != nil {
-		return errors.Join(l.failed("open resized", err), f.Close())
+		return errors.Join(l.damaged(fmt.Errorf("%s was replaced: %w", l.path, err)), f.Close())
+	}
+	if l.header == header && l.ring.Capacity == capacity {
+		// A resized log has a size of its own. The server goes on in the
+		// file that has no name any more.
+		return errors.Join(l.damaged(fmt.Errorf("%s was replaced by another file, but not by the server", l.path)), f.Close())
 	}
 	if err := old.Close(); err != nil {
 		return l.failed("close", err)
