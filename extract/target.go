@@ -138,10 +138,11 @@ func published(dir fs.FS, stage string) (names []string) {
 }
 
 func (t *target) makeStage() error {
-	t.name = partialPrefix + strings.ToLower(rand.Text()[:10])
-	if err := t.root.Mkdir(t.name, 0o700); err != nil {
+	name := partialPrefix + strings.ToLower(rand.Text()[:10])
+	if err := t.root.Mkdir(name, 0o700); err != nil {
 		return fmt.Errorf("%w: %w", ErrTarget, err)
 	}
+	t.name = name
 	stage, err := t.root.OpenRoot(t.name)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrTarget, err)
