@@ -14,7 +14,7 @@ TEST := go test -p 2 -timeout 45m
 CONCURRENT := ./format ./extract ./redotail/... ./chunker/... ./server/... ./prepare/... ./internal/innodb/...
 RACE_SKIP := TestSelectionOfDamagedArchive|TestErrorBelowTheEncryptionIsNotCalledDamage|TestCutSealedArchiveIsRefused|TestPeer/(16k,_crc32|4k|8k|32k|64k)|TestRun/damage
 
-.PHONY: help setup build cross demo test race fuzz bench lint check repeat peer storm soak fuzz-long
+.PHONY: help setup build cross demo test race fuzz bench lint check repeat peer storm faults soak fuzz-long
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -64,6 +64,9 @@ peer: setup ## recovery compared with mariabackup's, page by page, over 200 000 
 
 storm: setup build ## 100 backups in a storm of DDL
 	XB_REPEAT=25 go test ./e2e -run TestCopyTakenInAStormOfDDL -count=1 -timeout 3h -v
+
+faults: setup build ## every fault many times over, and a tally (an hour and a half)
+	XB_FAULTS=1 go test ./e2e -run '^Test(Fault|Killed)' -count=1 -timeout 4h -v
 
 XB_SOAK ?= 10m
 

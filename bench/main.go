@@ -8,11 +8,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -91,15 +88,14 @@ func benchBackup(ctx context.Context, c config) error {
 	peer := []string{"mariabackup", "--no-defaults", "--backup", "--stream=xbstream", "--user=root", "--socket=" + s.Socket(), "--target-dir=/tmp"}
 	ours := []string{filepath.Join(c.bin, "xbsend"), "--no-defaults", "--user=root", "--socket=" + s.Socket()}
 	away := []string{"wc", "-c"}
-	cached := func() error { return readAll(s.Datadir()) }
-	if err := compare(ctx, c, "backup, thrown away", cached, pipeline{peer, away}, pipeline{ours, away}); err != nil {
+	if err := compare(ctx, c, "backup, thrown away", nil, pipeline{peer, away}, pipeline{ours, away}); err != nil {
 		return err
 	}
-	if err := compare(ctx, c, "compressed (peer: zstd -T0 -1)", cached,
+	if err := compare(ctx, c, "compressed (peer: zstd -T0 -1)", nil,
 		pipeline{peer, {"zstd", "-q", "-T0", "-1"}, away}, pipeline{append(slices.Clone(ours), "--compress=fast"), away}); err != nil {
 		return err
 	}
-	if err := compare(ctx, c, "encrypted (peer: age)", cached,
+	if err := compare(ctx, c, "encrypted (peer: age)", nil,
 		pipeline{peer, {"age", "-r", benchKey}, away}, pipeline{append(slices.Clone(ours), "-r", benchKey), away}); err != nil {
 		return err
 	}
@@ -112,28 +108,12 @@ func benchBackup(ctx context.Context, c config) error {
 		if err := os.RemoveAll(target); err != nil {
 			return err
 		}
-		return errors.Join(os.Mkdir(target, 0o700), cached())
+		return os.Mkdir(target, 0o700)
 	}
 	return compare(ctx, c, "backup, extract, prepare, synced", fresh,
 		pipeline{peer, {"mbstream", "-x", "-C", target}}.then(
 			pipeline{{"mariabackup", "--no-defaults", "--prepare", "--target-dir=" + target}}, pipeline{{"sync", "-f", target}}),
 		pipeline{ours, {filepath.Join(c.bin, "xbstream"), "-x", "--prepare", "-C", target}})
-}
-
-// readAll brings all files under dir into the page cache: mariabackup drops from
-// it what it has read, and the run after it would pay for that.
-func readAll(dir string) error {
-	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return err
-		}
-		f, err := os.Open(path)
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(io.Discard, f)
-		return errors.Join(err, f.Close())
-	})
 }
 
 // benchKey is a public key; nobody has its secret.
@@ -160,7 +140,7 @@ func benchTables(ctx context.Context, c config) error {
 	// The peer keeps a descriptor for each table.
 	peer := []string{"sh", "-c", `ulimit -n $(ulimit -Hn); exec "$@"`, "sh", "mariabackup", "--no-defaults", "--backup", "--stream=xbstream", "--user=root", "--socket=" + s.Socket(), "--target-dir=/tmp"}
 	ours := []string{"prlimit", "--nofile=256", filepath.Join(c.bin, "xbsend"), "--no-defaults", "--user=root", "--socket=" + s.Socket()}
-	return compare(ctx, c, fmt.Sprintf("%d small tables (ours: 256 open files)", c.tables), func() error { return readAll(s.Datadir()) },
+	return compare(ctx, c, fmt.Sprintf("%d small tables (ours: 256 open files)", c.tables), nil,
 		pipeline{peer, {"wc", "-c"}}, pipeline{ours, {"wc", "-c"}})
 }
 

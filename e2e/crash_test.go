@@ -120,7 +120,7 @@ func archiveOfBusyServer(t *testing.T, name string) {
 	load, err := source.StartLoad(ctx, options)
 	check(t, err)
 	time.Sleep(300 * time.Millisecond)
-	(&killSource{server: source}).archive(t, name)
+	sendTo(t, name, source)
 	_, err = load.Stop()
 	check(t, err)
 }

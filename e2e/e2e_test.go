@@ -13,7 +13,13 @@ import (
 	"github.com/xbstream/xbstream/internal/servertest"
 )
 
-func TestMain(m *testing.M) { os.Exit(servertest.Main(m)) }
+func TestMain(m *testing.M) {
+	code := servertest.Main(m)
+	if longFaults() {
+		printTally(os.Stdout)
+	}
+	os.Exit(code)
+}
 
 // built holds the binaries of this test run: they are built once, by the first
 // test that needs them.
