@@ -105,6 +105,7 @@ func (f *flags) register() {
 	s.StringVar(&f.paths.undoDir, "innodb-undo-directory", "", "the same for undo tablespaces `DIR`")
 	s.StringVar(&f.paths.logDir, "innodb-log-group-home-dir", "", "the same for the redo log `DIR`")
 	s.StringVar(&f.paths.ariaLogDir, "aria-log-dir-path", "", "the same for Aria's log `DIR`")
+	s.VisitAll(func(flag *pflag.Flag) { flag.Hidden = true }) // the usage text has them in short
 	s.IntVarP(&f.parallel, "parallel", "j", 0, "`N` workers (default: cores)")
 	s.StringVar(&f.compress, "compress", "", "compress with zstd: `LEVEL` fast, default, better or best")
 	s.Lookup("compress").NoOptDefVal = string(format.Default)
@@ -115,8 +116,8 @@ func (f *flags) register() {
 	s.StringVar(&f.spoolDir, "spool-dir", "", "`DIR` where redo waits when the pipe is slow (default: TMPDIR)")
 	s.Var(&f.spoolLimit, "spool-limit", "most redo that may wait there")
 	s.DurationVar(&f.lockTimeout, "lock-timeout", server.DefaultLockTimeout, "`TIME` to wait for each lock before giving up")
-	s.IntVar(&f.lockRetries, "lock-retries", 0, "how often to release everything and try again, `N`, when a lock is not granted")
-	s.DurationVar(&f.idleTimeout, "idle-timeout", defaultIdle, "`TIME` the receiving side may take nothing before that ends the backup; 0: for ever")
+	s.IntVar(&f.lockRetries, "lock-retries", 0, "times (`N`) to release all and try again when a lock is not granted")
+	s.DurationVar(&f.idleTimeout, "idle-timeout", defaultIdle, "`TIME` the receiver may take nothing; 0: for ever")
 	s.BoolVar(&f.dryRun, "dry-run", false, "check everything, print the plan, copy nothing")
 	f.out.Flags(s)
 	s.BoolVar(&f.version, "version", false, "print the version")

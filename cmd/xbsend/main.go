@@ -32,6 +32,15 @@ standard output as one archive, which xbstream turns into a data directory.
   xbsend --databases='mysql shop' > shop.xb
   xbsend --dry-run
 
+To connect, as with mariadb: -h/--host -P/--port -S/--socket -u/--user
+  -p/--password (alone: asks; safer: option file, MYSQL_PWD) --protocol
+  --connect-timeout --ssl --ssl-ca --ssl-cert --ssl-key --ssl-verify-server-cert
+  --defaults-file --defaults-extra-file --defaults-group
+  --defaults-group-suffix --no-defaults
+Where this process sees the server's directories under other names: --datadir
+  --innodb-data-home-dir --innodb-undo-directory --innodb-log-group-home-dir
+  --aria-log-dir-path
+
 `
 
 // streams are the process's standard files; tests pass their own.
