@@ -176,7 +176,11 @@ func benchPrepare(ctx context.Context, c config) error {
 		return err
 	}
 	big := append(slices.Clone(peer), "--use-memory=1G")
-	return compare(ctx, c, name+", peer with 1G", fresh, pipeline{big}.then(pipeline{{"sync", "-f", work}}), ours)
+	if err := compare(ctx, c, name+", peer with 1G", fresh, pipeline{big}.then(pipeline{{"sync", "-f", work}}), ours); err != nil {
+		return err
+	}
+	small := pipeline{append(slices.Clone(ours[0]), "--memory=64M")}
+	return compare(ctx, c, name+", ours with 64M", fresh, pipeline{peer}.then(pipeline{{"sync", "-f", work}}), small)
 }
 
 func makeBackup(ctx context.Context, c config) (string, error) {
