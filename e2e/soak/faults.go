@@ -84,10 +84,11 @@ func flippedBit(r *round, c *rand.Rand) {
 	}
 }
 
-// smallSpool holds the pipe up so that redo must wait.
+// smallSpool holds the pipe up so that more redo must wait than memory takes.
 func smallSpool(r *round, c *rand.Rand) {
+	r.load, r.file = "bulk", false
 	r.send = append(r.send, "--spool-limit=1M")
-	r.relay.stalls[c.Int64N(1<<20)] = pause(2 * time.Second)
+	r.relay.stalls[c.Int64N(1<<20)] = pause(8 * time.Second)
 }
 
 func shortLocks(r *round, _ *rand.Rand) { r.send = append(r.send, "--lock-timeout=1s") }
