@@ -2,6 +2,7 @@ package extract
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,10 +18,12 @@ const (
 	checkpointsName = "xtrabackup_checkpoints"
 	infoName        = "xtrabackup_info"
 	binlogName      = "xtrabackup_binlog_info"
+	slaveName       = "xtrabackup_slave_info"
+	galeraName      = "xtrabackup_galera_info"
 	configName      = "backup-my.cnf"
 )
 
-var infoNames = []string{checkpointsName, infoName, binlogName, configName}
+var infoNames = []string{checkpointsName, infoName, binlogName, slaveName, galeraName, configName}
 
 // infoFiles describes the backup in the words of its manifest.
 func infoFiles(m *format.Manifest) []infoFile {
@@ -32,7 +35,40 @@ func infoFiles(m *format.Manifest) []infoFile {
 	if p := m.Backup.Binlog; p != nil {
 		files = append(files, infoFile{binlogName, fmt.Sprintf("%s\t%d\t%s\n", p.File, p.Position, m.Backup.GTID)})
 	}
+	if s := SlaveStatements(m.Backup); len(s) > 0 {
+		files = append(files, infoFile{slaveName, strings.Join(s, "\n") + "\n"})
+	}
+	if g := m.Backup.Galera; g != nil {
+		files = append(files, infoFile{galeraName, fmt.Sprintf("%s:%d %d\n", g.StateUUID, g.SeqNo, g.DomainID)})
+	}
 	return files
+}
+
+// SlaveStatements are what lets the restored server replicate from where the
+// source of the backup did, as mariabackup writes it to xtrabackup_slave_info:
+// the GTID position, if one is in use, and a line for each connection.
+func SlaveStatements(b *format.Backup) []string {
+	var lines []string
+	for _, s := range b.Replication {
+		name := ""
+		if s.Connection != "" {
+			name = quoted(s.Connection) + " "
+		}
+		if !s.GTID {
+			lines = append(lines, fmt.Sprintf("CHANGE MASTER %sTO MASTER_LOG_FILE=%s, MASTER_LOG_POS=%d;", name, quoted(s.File), s.Position))
+			continue
+		}
+		lines = append(lines, "CHANGE MASTER "+name+"TO master_use_gtid = slave_pos;")
+	}
+	if slices.ContainsFunc(b.Replication, func(s format.ReplicationSource) bool { return s.GTID }) {
+		lines = slices.Insert(lines, 0, "SET GLOBAL gtid_slave_pos = "+quoted(b.GTIDReplicated)+";")
+	}
+	return lines
+}
+
+// quoted is a string in a statement.
+func quoted(s string) string {
+	return "'" + strings.NewReplacer(`\`, `\\`, "'", `\'`, "\n", `\n`).Replace(s) + "'"
 }
 
 func checkpoints(b *format.Backup) string {

@@ -42,6 +42,12 @@ type Backup struct {
 	Binlog *BinlogPosition `json:"binlog,omitempty"`
 	// GTID is the GTID position of the last change in the backup.
 	GTID string `json:"gtid,omitempty"`
+	// Replication lists the servers that the source is a replica of, if
+	// that was asked for, and GTIDReplicated is how far it had come.
+	Replication    []ReplicationSource `json:"replication,omitempty"`
+	GTIDReplicated string              `json:"gtid_slave_pos,omitempty"`
+	// Galera is the position in the cluster, if that was asked for.
+	Galera *GaleraPosition `json:"galera,omitempty"`
 	// Stages lists what was locked and for how long, in order.
 	Stages []Stage `json:"stages,omitempty"`
 	// LockSeconds is the time from BLOCK_DDL granted to END, of all attempts
@@ -111,6 +117,29 @@ type Redo struct {
 type BinlogPosition struct {
 	File     string `json:"file"`
 	Position uint64 `json:"position"`
+}
+
+// ReplicationSource is a server that the source of the backup is a replica of.
+type ReplicationSource struct {
+	// Connection is the name of the connection, empty for the default one.
+	Connection string `json:"connection"`
+	Host       string `json:"host,omitempty"`
+	Port       int    `json:"port,omitempty"`
+	// File and Position are where in that server's binary log the next
+	// change starts that is not in the backup.
+	File     string `json:"file,omitempty"`
+	Position uint64 `json:"position,omitempty"`
+	// GTID says that the connection goes by GTIDs.
+	GTID bool `json:"gtid,omitempty"`
+}
+
+// GaleraPosition is the last write set of a cluster that the backup holds.
+type GaleraPosition struct {
+	// StateUUID is the cluster's, SeqNo counts its write sets.
+	StateUUID string `json:"state_uuid"`
+	SeqNo     int64  `json:"seqno"`
+	// DomainID is wsrep_gtid_domain_id.
+	DomainID uint32 `json:"gtid_domain_id"`
 }
 
 // Stage is one lock of the backup and the seconds until the next one.

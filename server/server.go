@@ -21,6 +21,7 @@ import (
 	"database/sql"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/xbstream/xbstream/format"
 )
@@ -32,10 +33,14 @@ type Server interface {
 	Layout(ctx context.Context) (Layout, error)
 	// Check says what would keep a backup from succeeding or from being
 	// restored: ErrPrivilege with the missing GRANT, or ErrUnsupported.
-	Check(ctx context.Context) error
+	Check(ctx context.Context, w Wanted) error
 	// Begin takes the first, weakest lock. The context governs the backup's
 	// life: when it is done, the locks are released.
 	Begin(ctx context.Context) (Backup, error)
+	// PauseReplication stops the SQL threads of a replica at a moment when
+	// they have no temporary table open, which no backup could hold. resume
+	// starts those again that were stopped; it is nil if none was.
+	PauseReplication(ctx context.Context, limit time.Duration) (resume func(context.Context) error, err error)
 	// Discarded returns the space ids of tables that have no tablespace now.
 	// An import gives such a table its tablespace back under the same id, and
 	// neither the redo log nor anything else tells that it happened.
@@ -73,6 +78,13 @@ type Backup interface {
 	// FlushLogs asks the engines to write their logs. It does not promise
 	// redo on disk: wait until the log was read up to Position's LSN.
 	FlushLogs(ctx context.Context) error
+	// SettleReplication waits, for a moment only, until the SQL threads of a
+	// replica have noted the last change they committed: they do so a little
+	// after the commit.
+	SettleReplication(ctx context.Context) error
+	// Galera returns the position of a cluster's node, nil for a server that
+	// is none.
+	Galera(ctx context.Context) (*format.GaleraPosition, error)
 	// Position returns the moment the backup stands for, and the LSN up to
 	// which redo must be copied.
 	Position(ctx context.Context) (Position, error)
@@ -102,9 +114,17 @@ type Position struct {
 	GTIDReplicated string
 	// LSN was read after the binary-log position.
 	LSN format.LSN
-	// Replication has a row, column by name, for each source this server
-	// replicates from. It is nil where the privilege to ask is missing.
-	Replication []map[string]string
+	// Replication has the sources this server replicates from. It is empty
+	// where the privilege to ask is missing.
+	Replication []format.ReplicationSource
+}
+
+// Wanted says what a backup is to do beyond the usual: it takes more privileges.
+type Wanted struct {
+	// Replication: record how far the server came as a replica.
+	Replication bool
+	// Pause: stop and start its SQL threads.
+	Pause bool
 }
 
 // Dialect is a family of servers.

@@ -43,6 +43,7 @@ type flags struct {
 	lockRetries int
 	idleTimeout time.Duration
 	dryRun      bool
+	replica     replicaFlags
 	partial     format.Filter // as given
 
 	recipients []age.Recipient
@@ -55,6 +56,18 @@ type flags struct {
 // under other names (a container, a mount).
 type paths struct {
 	dataDir, dataHome, undoDir, logDir, ariaLogDir string
+}
+
+// replicaFlags ask for what only a replica or a node of a cluster has.
+type replicaFlags struct {
+	slaveInfo, galeraInfo bool
+	safe                  bool
+	safeTimeout           cli.Seconds
+}
+
+// wanted is what the server must allow for it.
+func (r replicaFlags) wanted() server.Wanted {
+	return server.Wanted{Replication: r.slaveInfo, Pause: r.safe}
 }
 
 // sealFor names whom the archive is encrypted to.
@@ -81,6 +94,10 @@ var connection = []struct{ name, short, usage string }{
 // busy take something now and then, a dead connection never will; a backup that
 // waited for it all night would keep the next one from its locks.
 const defaultIdle = 10 * time.Minute
+
+// defaultSafeTimeout is how long to wait for a replica without temporary tables,
+// as mariabackup does.
+const defaultSafeTimeout = 300 * time.Second
 
 // askPassword stands for -p without a value; no shell can pass it.
 const askPassword = "\x00ask"
@@ -118,6 +135,11 @@ func (f *flags) register() {
 	s.DurationVar(&f.lockTimeout, "lock-timeout", server.DefaultLockTimeout, "`TIME` to wait for each lock before giving up")
 	s.IntVar(&f.lockRetries, "lock-retries", 0, "times (`N`) to release all and try again when a lock is not granted")
 	s.DurationVar(&f.idleTimeout, "idle-timeout", defaultIdle, "`TIME` the receiver may take nothing; 0: for ever")
+	s.BoolVar(&f.replica.slaveInfo, "slave-info", false, "on a replica: record how far it has come")
+	s.BoolVar(&f.replica.safe, "safe-slave-backup", false, "stop a replica's SQL threads under the locks")
+	f.replica.safeTimeout = cli.Seconds(defaultSafeTimeout)
+	s.Var(&f.replica.safeTimeout, "safe-slave-backup-timeout", "`TIME` to wait until they have no temporary table")
+	s.BoolVar(&f.replica.galeraInfo, "galera-info", false, "on a Galera node: record its position")
 	s.BoolVar(&f.dryRun, "dry-run", false, "check everything, print the plan, copy nothing")
 	f.out.Flags(s)
 	s.BoolVar(&f.version, "version", false, "print the version")

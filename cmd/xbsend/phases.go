@@ -29,7 +29,9 @@ type phases struct {
 	late   []chunker.Result          // tablespace files copied while DDL is blocked
 	early  map[string]chunker.Result // other files copied before the locks, by path
 	others map[string]chunker.Result // other files as they stay, by path
-	sent   int                       // files in the archive, superseded ones too
+	galera *format.GaleraPosition
+	resume func(context.Context) error // of replication, while it is paused
+	sent   int                         // files in the archive, superseded ones too
 	dirs   []format.File
 	// unwanted are the tablespaces that are left out, leftOut what the manifest
 	// says of them: as they are once DDL is blocked.
@@ -55,6 +57,9 @@ func (p *phases) run(ctx context.Context) (*format.Manifest, error) {
 	if err := p.copyEarly(ctx); err != nil {
 		return nil, err
 	}
+	if err := p.pauseReplication(ctx); err != nil {
+		return nil, err
+	}
 	if err := p.stage(ctx, "stage-flush", p.locks.Flush); err != nil {
 		return nil, err
 	}
@@ -78,6 +83,9 @@ func (p *phases) run(ctx context.Context) (*format.Manifest, error) {
 		return nil, err
 	}
 	if err := p.locks.End(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.resumeReplication(ctx); err != nil {
 		return nil, err
 	}
 	if err := p.awaitRedo(ctx, pos.LSN); err != nil {
@@ -353,6 +361,9 @@ func (p *phases) position(ctx context.Context) (server.Position, error) {
 	if err := p.locks.FlushLogs(ctx); err != nil {
 		return server.Position{}, err
 	}
+	if err := p.replication(ctx); err != nil {
+		return server.Position{}, err
+	}
 	pos, err := p.locks.Position(ctx)
 	if err != nil {
 		return server.Position{}, err
@@ -414,13 +425,17 @@ func (p *phases) copyLast(ctx context.Context) error {
 
 // manifest says what the archive holds.
 func (p *phases) manifest(pos server.Position) *format.Manifest {
+	p.warnReplication(pos)
 	m := &format.Manifest{
 		Tool: "xbsend " + version, Command: p.f.command, Started: p.started,
 		Backup: &format.Backup{
 			Type: "full-backuped", Filter: p.f.partialOf(), Server: describe(&p.layout), Binlog: pos.Binlog, GTID: pos.GTID,
-			Stages: append(p.stages, p.locks.Stages()...), LockSeconds: p.lockSeconds + p.locks.LockSeconds(),
+			Stages: append(p.stages, p.locks.Stages()...), LockSeconds: p.lockSeconds + p.locks.LockSeconds(), Galera: p.galera,
 		},
 		Files: slices.Clone(p.dirs),
+	}
+	if p.f.replica.slaveInfo && len(pos.Replication) > 0 {
+		m.Backup.Replication, m.Backup.GTIDReplicated = pos.Replication, pos.GTIDReplicated
 	}
 	add := func(r chunker.Result) {
 		if r.Gone {

@@ -59,6 +59,10 @@ func (p *phases) attempt(ctx context.Context) (*format.Manifest, error) {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
+		p.locks.Close() // first, for the threads that would wait for them
+		if left := p.resumeReplication(ctx); left != nil {
+			p.log.Warn("replication is still stopped: " + left.Error())
+		}
 		return nil, err
 	}
 	return m, nil

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -224,6 +225,22 @@ func infoBackup(line func(string, any), b *format.Backup) {
 	}
 	if b.Binlog != nil {
 		line("binary log", fmt.Sprintf("%s, position %d", b.Binlog.File, b.Binlog.Position))
+	}
+	for _, s := range b.Replication {
+		where := fmt.Sprintf("%s:%d, %s, position %d", s.Host, s.Port, s.File, s.Position)
+		if s.GTID {
+			where = fmt.Sprintf("%s:%d, GTID %s", s.Host, s.Port, b.GTIDReplicated)
+		}
+		if s.Connection != "" {
+			where = s.Connection + ": " + where
+		}
+		line("replicates from", where)
+	}
+	if s := extract.SlaveStatements(b); len(s) > 0 {
+		line("in its place", strings.Join(s, " "))
+	}
+	if g := b.Galera; g != nil {
+		line("Galera", fmt.Sprintf("%s:%d, GTID domain %d", g.StateUUID, g.SeqNo, g.DomainID))
 	}
 	if b.GTID != "" {
 		line("GTID", b.GTID)

@@ -11,10 +11,16 @@ import (
 func (s *Server) AttachReplica(ctx context.Context, source *Server, gtid string) error {
 	return s.Exec(ctx,
 		"SET GLOBAL gtid_slave_pos = '"+gtid+"'",
-		fmt.Sprintf("CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT=%d, MASTER_USER='%s', MASTER_PASSWORD='%s', MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1",
-			source.Port(), replUser, replPassword),
+		ChangeMaster("", source, "MASTER_USE_GTID=slave_pos"),
 		"START SLAVE",
 	)
+}
+
+// ChangeMaster is the statement that makes a server a replica of source under
+// the name of a connection, with further options of it.
+func ChangeMaster(connection string, source *Server, options string) string {
+	return fmt.Sprintf("CHANGE MASTER '%s' TO MASTER_HOST='127.0.0.1', MASTER_PORT=%d, MASTER_USER='%s', MASTER_PASSWORD='%s', MASTER_CONNECT_RETRY=1, %s",
+		connection, source.Port(), replUser, replPassword, options)
 }
 
 // catchUpTimeout bounds the wait for a replica. It is far above what is usual.
@@ -45,7 +51,7 @@ func (s *Server) WaitCaughtUp(ctx context.Context, source *Server) error {
 
 // replicaError says why replication stopped, if it did.
 func (s *Server) replicaError(ctx context.Context) error {
-	rows, err := s.db.QueryContext(ctx, "SHOW SLAVE STATUS")
+	rows, err := s.db.QueryContext(ctx, "SHOW ALL SLAVES STATUS")
 	if err != nil {
 		return fmt.Errorf("replica: %w", err)
 	}
@@ -59,8 +65,8 @@ func (s *Server) replicaError(ctx context.Context) error {
 	for i := range values {
 		dest[i] = &values[i]
 	}
-	status := map[string]string{}
 	for rows.Next() {
+		status := map[string]string{}
 		if err := rows.Scan(dest...); err != nil {
 			return fmt.Errorf("replica: %w", err)
 		}
@@ -69,9 +75,9 @@ func (s *Server) replicaError(ctx context.Context) error {
 				status[c] = *values[i]
 			}
 		}
-	}
-	if status["Last_SQL_Error"] != "" || status["Last_IO_Error"] != "" {
-		return fmt.Errorf("replica stopped: %s %s", status["Last_SQL_Error"], status["Last_IO_Error"])
+		if status["Last_SQL_Error"] != "" || status["Last_IO_Error"] != "" {
+			return fmt.Errorf("replica stopped: %s %s", status["Last_SQL_Error"], status["Last_IO_Error"])
+		}
 	}
 	return rows.Err()
 }

@@ -82,8 +82,11 @@ func (b *backup) Position(ctx context.Context) (server.Position, error) {
 	if p.Binlog == nil {
 		p.GTID = p.GTIDReplicated
 	}
-	p.Replication, err = b.Query(ctx, "ask for the replication status", "SHOW ALL SLAVES STATUS")
+	rows, err := b.Query(ctx, "ask for the replication status", statusQuery)
 	if err != nil && !errors.Is(err, server.ErrPrivilege) {
+		return p, err
+	}
+	if p.Replication, err = sources(rows); err != nil {
 		return p, err
 	}
 	lsn, err := b.Query(ctx, "ask for the LSN", lsnQuery)

@@ -21,12 +21,12 @@ const maxFlushTimeout = time.Minute
 var strangers = []string{"ROCKSDB", "TokuDB", "Mroonga", "Columnstore"}
 
 // Check asks for privileges first: what follows may need them.
-func (m *mariadb) Check(ctx context.Context) error {
+func (m *mariadb) Check(ctx context.Context, w server.Wanted) error {
 	l, err := m.Layout(ctx)
 	if err != nil {
 		return err
 	}
-	if err := m.checkPrivileges(ctx, needed(l.BinlogOn)); err != nil {
+	if err := m.checkPrivileges(ctx, needed(l.BinlogOn, w)); err != nil {
 		return err
 	}
 	if err := checkLog(l.InnoDB); err != nil {
@@ -60,11 +60,18 @@ type privilege struct {
 }
 
 // needed lists the privileges in the order in which GRANT is usually written.
-// SUPER includes BINLOG MONITOR for SHOW MASTER STATUS (verified on 10.11).
-func needed(binlog bool) []privilege {
+// SUPER includes BINLOG MONITOR for SHOW MASTER STATUS, and what replication needs
+// (verified on 10.11).
+func needed(binlog bool, w server.Wanted) []privilege {
 	list := []privilege{{name: "RELOAD"}, {name: "PROCESS"}}
 	if binlog {
 		list = append(list, privilege{"BINLOG MONITOR", []string{"SUPER"}})
+	}
+	if w.Replication || w.Pause {
+		list = append(list, privilege{"SLAVE MONITOR", []string{"SUPER"}})
+	}
+	if w.Pause {
+		list = append(list, privilege{"REPLICATION SLAVE ADMIN", []string{"SUPER"}})
 	}
 	return list
 }

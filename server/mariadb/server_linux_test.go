@@ -99,26 +99,38 @@ func TestLSNGrows(t *testing.T) {
 }
 
 func TestMissingPrivilegesAreNamed(t *testing.T) {
+	all, replica := server.Wanted{Replication: true, Pause: true}, server.Wanted{Replication: true}
 	for _, tt := range []struct {
 		have, missing string
+		wanted        server.Wanted
 	}{
-		{"PROCESS, BINLOG MONITOR", "GRANT RELOAD ON"},
-		{"RELOAD, BINLOG MONITOR", "GRANT PROCESS ON"},
-		{"RELOAD, PROCESS", "GRANT BINLOG MONITOR ON"},
-		{"SELECT", "GRANT RELOAD, PROCESS, BINLOG MONITOR ON"},
-		{"RELOAD, PROCESS, BINLOG MONITOR", ""},
-		{"SUPER, RELOAD, PROCESS", ""},
-		{"ALL PRIVILEGES", ""},
+		{"PROCESS, BINLOG MONITOR", "GRANT RELOAD ON", server.Wanted{}},
+		{"RELOAD, BINLOG MONITOR", "GRANT PROCESS ON", server.Wanted{}},
+		{"RELOAD, PROCESS", "GRANT BINLOG MONITOR ON", server.Wanted{}},
+		{"SELECT", "GRANT RELOAD, PROCESS, BINLOG MONITOR ON", server.Wanted{}},
+		{"RELOAD, PROCESS, BINLOG MONITOR", "", server.Wanted{}},
+		{"SUPER, RELOAD, PROCESS", "", server.Wanted{}},
+		{"ALL PRIVILEGES", "", server.Wanted{}},
+		{"RELOAD, PROCESS, BINLOG MONITOR", "GRANT SLAVE MONITOR ON", replica},
+		{"RELOAD, PROCESS, BINLOG MONITOR, SLAVE MONITOR", "", replica},
+		{"RELOAD, PROCESS, BINLOG MONITOR", "GRANT SLAVE MONITOR, REPLICATION SLAVE ADMIN ON", all},
+		{"RELOAD, PROCESS, BINLOG MONITOR, SLAVE MONITOR, REPLICATION SLAVE ADMIN", "", all},
+		{"SUPER, RELOAD, PROCESS", "", all},
 	} {
-		t.Run(tt.have, func(t *testing.T) {
+		t.Run(fmt.Sprint(tt.have, tt.wanted), func(t *testing.T) {
 			const name = "odd@na`me"
 			c := real.account(t, "odd@na``me", tt.have)
 			c.User = name
 			s := open(t, c)
-			err := s.Check(t.Context())
+			err := s.Check(t.Context(), tt.wanted)
 			if tt.missing == "" {
 				if err != nil {
 					t.Fatal(err)
+				}
+				if tt.wanted.Pause {
+					if resume, err := s.PauseReplication(t.Context(), 0); err != nil || resume != nil {
+						t.Errorf("pause of a server that is no replica: %v", err)
+					}
 				}
 				return
 			}
@@ -129,7 +141,7 @@ func TestMissingPrivilegesAreNamed(t *testing.T) {
 			// The statement is exact: with it, the check passes.
 			_, statement, _ := strings.Cut(err.Error(), "with: ")
 			real.exec(t, statement)
-			if err := open(t, c).Check(t.Context()); err != nil {
+			if err := open(t, c).Check(t.Context(), tt.wanted); err != nil {
 				t.Errorf("after %s: %v", statement, err)
 			}
 		})
@@ -145,7 +157,7 @@ func TestPrivilegesOfARoleAndOfPublicCount(t *testing.T) {
 		real.root.Exec("REVOKE BINLOG MONITOR ON *.* FROM PUBLIC")
 	})
 	s := open(t, c)
-	if err := s.Check(t.Context()); err != nil {
+	if err := s.Check(t.Context(), server.Wanted{}); err != nil {
 		t.Error(err)
 	}
 	b := begin(t, s)
@@ -166,11 +178,11 @@ func TestRedoThatStaysInMemoryIsRefused(t *testing.T) {
 	s := open(t, real.backupAccount(t))
 	defer real.exec(t, "SET GLOBAL innodb_flush_log_at_trx_commit=1", "SET GLOBAL innodb_flush_log_at_timeout=1")
 	real.exec(t, "SET GLOBAL innodb_flush_log_at_trx_commit=0", "SET GLOBAL innodb_flush_log_at_timeout=60")
-	if err := s.Check(t.Context()); err != nil {
+	if err := s.Check(t.Context(), server.Wanted{}); err != nil {
 		t.Errorf("timeout of 60 s: %v", err)
 	}
 	real.exec(t, "SET GLOBAL innodb_flush_log_at_timeout=61")
-	err := s.Check(t.Context())
+	err := s.Check(t.Context(), server.Wanted{})
 	if !errors.Is(err, server.ErrUnsupported) {
 		t.Fatalf("timeout of 61 s: got %v, want ErrUnsupported", err)
 	}
@@ -181,19 +193,19 @@ func TestTablesOfStrangeEnginesAreRefusedByName(t *testing.T) {
 	t.Cleanup(mariadb.Strange("archive"))
 	c := real.backupAccount(t)
 	s := open(t, c)
-	err := s.Check(t.Context())
+	err := s.Check(t.Context(), server.Wanted{})
 	if !errors.Is(err, server.ErrPrivilege) {
 		t.Fatalf("without SELECT: got %v, want ErrPrivilege", err)
 	}
 	contains(t, err, "GRANT SELECT ON *.* TO `xb`@`%`")
 	real.exec(t, "GRANT SELECT ON *.* TO xb")
 	s = open(t, c)
-	if err := s.Check(t.Context()); err != nil {
+	if err := s.Check(t.Context(), server.Wanted{}); err != nil {
 		t.Errorf("without such a table: %v", err)
 	}
 	real.exec(t, "CREATE TABLE mysql.xb_odd (a INT) ENGINE=ARCHIVE")
 	defer real.exec(t, "DROP TABLE mysql.xb_odd")
-	err = s.Check(t.Context())
+	err = s.Check(t.Context(), server.Wanted{})
 	if !errors.Is(err, server.ErrUnsupported) {
 		t.Fatalf("got %v, want ErrUnsupported", err)
 	}
@@ -210,7 +222,7 @@ func TestAccountByUnixSocket(t *testing.T) {
 	own := scratch(t)
 	own.exec(t, fmt.Sprintf("CREATE OR REPLACE USER `%s`@localhost IDENTIFIED VIA unix_socket", me.Username),
 		fmt.Sprintf("GRANT ALL PRIVILEGES ON *.* TO `%s`@localhost", me.Username))
-	if err := open(t, server.Config{Socket: own.path("sock")}).Check(t.Context()); err != nil {
+	if err := open(t, server.Config{Socket: own.path("sock")}).Check(t.Context(), server.Wanted{}); err != nil {
 		t.Error(err)
 	}
 }
@@ -335,7 +347,7 @@ func TestPositionOfAReplicaWithoutBinaryLog(t *testing.T) {
 	own := scratch(t, "--skip-log-bin")
 	own.exec(t, "SET GLOBAL gtid_slave_pos='0-1-5'", "CHANGE MASTER 'upstream' TO MASTER_HOST='127.0.0.1', MASTER_USER='nobody'")
 	s := open(t, own.account(t, "xb", "RELOAD, PROCESS, SLAVE MONITOR"))
-	if err := s.Check(t.Context()); err != nil {
+	if err := s.Check(t.Context(), server.Wanted{}); err != nil {
 		t.Error(err)
 	}
 	l, err := s.Layout(t.Context())
@@ -354,7 +366,7 @@ func TestPositionOfAReplicaWithoutBinaryLog(t *testing.T) {
 	if p.Binlog != nil || p.GTID != "0-1-5" || p.GTIDReplicated != "0-1-5" {
 		t.Errorf("position %+v", p)
 	}
-	if len(p.Replication) != 1 || p.Replication[0]["Connection_name"] != "upstream" || p.Replication[0]["Master_Host"] != "127.0.0.1" {
+	if len(p.Replication) != 1 || p.Replication[0].Connection != "upstream" || p.Replication[0].Host != "127.0.0.1" {
 		t.Errorf("replication %v", p.Replication)
 	}
 	all(t, b.End)

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/xbstream/xbstream/server"
+)
+
+// pauseReplication stops the SQL threads of a replica if that is wanted.
+func (p *phases) pauseReplication(ctx context.Context) (err error) {
+	if !p.f.replica.safe {
+		return nil
+	}
+	p.resume, err = p.server.PauseReplication(ctx, time.Duration(p.f.replica.safeTimeout))
+	if err == nil && p.resume == nil {
+		p.log.Warn("no replication is running, --safe-slave-backup does nothing")
+	}
+	return err
+}
+
+// resumeReplication starts what pauseReplication stopped.
+func (p *phases) resumeReplication(ctx context.Context) error {
+	if p.resume == nil {
+		return nil
+	}
+	resume := p.resume
+	p.resume = nil
+	return resume(ctx)
+}
+
+// replication reads, under the lock, what is asked for of a replica and of a
+// node of a cluster.
+func (p *phases) replication(ctx context.Context) (err error) {
+	if p.f.replica.slaveInfo {
+		if err := p.locks.SettleReplication(ctx); err != nil {
+			return err
+		}
+	}
+	if p.f.replica.galeraInfo {
+		p.galera, err = p.locks.Galera(ctx)
+	}
+	return err
+}
+
+// warnReplication says what was asked for and is not there.
+func (p *phases) warnReplication(pos server.Position) {
+	if p.f.replica.slaveInfo && len(pos.Replication) == 0 {
+		p.log.Warn("the server is no replica, --slave-info records nothing")
+	}
+	if p.f.replica.galeraInfo && p.galera == nil {
+		p.log.Warn("the server is no node of a Galera cluster, --galera-info records nothing")
+	}
+}
