@@ -266,6 +266,15 @@ var dataDirectories = layout{
 		if n, err := at.copied.String(t.Context(), "SELECT COUNT(*) FROM information_schema.INNODB_SYS_TABLESPACES WHERE FILENAME LIKE '"+at.dir+"/far%'"); n != "0" || err != nil {
 			t.Errorf("the copy uses %s files of the source, %v", n, err)
 		}
+		// A server's recovery would change the files of the source.
+		archive, again := filepath.Join(at.dir, "again.xb"), filepath.Join(at.dir, "again")
+		sendTo(t, archive, at.source)
+		receive(t, "-x", "-C", again, archive)
+		_, xbstream := binaries(t)
+		out, err := exec.CommandContext(t.Context(), xbstream, "prepare", "--with-server", again).CombinedOutput()
+		if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 10 || !strings.Contains(string(out), "DATA DIRECTORY ("+at.dir+"/far") {
+			t.Errorf("prepare --with-server: %v\n%s", err, out)
+		}
 	},
 }
 

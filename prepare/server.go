@@ -43,6 +43,9 @@ func WithServer(ctx context.Context, dir, binary string, opt Options) (Report, e
 		rep.AlreadyPrepared = true
 		return rep, nil
 	}
+	if err := checkNoneElsewhere(dir, o); err != nil {
+		return rep, err
+	}
 	if err := checkRedoForServer(ctx, dir, o, &rep); err != nil {
 		return rep, err
 	}
@@ -59,6 +62,27 @@ func (o *origin) explain(err error) error {
 		return err
 	}
 	return fmt.Errorf("tablespaces were left out, and a server passes over their redo only with --server-option=innodb-force-recovery=1, then also over that of any other that is missing: %w", err)
+}
+
+// checkNoneElsewhere refuses tables with DATA DIRECTORY. The redo names them by
+// the path at the source, and a server's recovery would change the file it finds
+// there, perhaps that of the source, and not the copy.
+func checkNoneElsewhere(dir string, o *origin) error {
+	refuse := func(name, source string) error {
+		return fmt.Errorf("prepare %s: %s was made with DATA DIRECTORY (%s), where a server would look for it instead of here; only prepare without a server can recover it", dir, name, source)
+	}
+	if o.manifest == nil {
+		if links := newTree(dir, o.server.PageSize).glob("*.isl"); len(links) > 0 {
+			return refuse(strings.TrimSuffix(links[0], ".isl")+".ibd", links[0])
+		}
+		return nil
+	}
+	for _, f := range o.manifest.Files {
+		if f.Kind == format.KindTablespace && f.Source != "" {
+			return refuse(f.Path, f.Source)
+		}
+	}
+	return nil
 }
 
 // serverPlaces are where packages put the server when PATH does not name it.
