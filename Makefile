@@ -14,10 +14,10 @@ TEST := go test -p 2 -timeout 45m
 CONCURRENT := ./format ./extract ./redotail/... ./chunker/... ./server/... ./prepare/... ./internal/innodb/...
 RACE_SKIP := TestSelectionOfDamagedArchive|TestErrorBelowTheEncryptionIsNotCalledDamage|TestCutSealedArchiveIsRefused|TestPeer/(16k,_crc32|4k|8k|32k|64k)|TestRun/damage
 
-.PHONY: help setup build cross demo test race fuzz bench lint check repeat peer storm faults soak fuzz-long
+.PHONY: help setup build cross demo test race fuzz bench lint check repeat peer storm storm-peer faults soak fuzz-long
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 setup: ## install what a fresh Debian machine lacks for demo, test and bench
 	scripts/setup.sh
@@ -62,8 +62,11 @@ repeat: setup build ## the main test 20 times
 peer: setup ## recovery compared with mariabackup's, page by page, over 200 000 pages
 	XB_PEER_PAGES=200000 go test -timeout 90m -count=1 -run TestPeer -v ./prepare
 
-storm: setup build ## 100 backups in a storm of DDL
-	XB_REPEAT=25 go test ./e2e -run TestCopyTakenInAStormOfDDL -count=1 -timeout 3h -v
+storm: setup build ## 105 backups in storms of DDL of seven kinds
+	XB_REPEAT=15 go test ./e2e -run TestCopyTakenInAStormOfDDL -count=1 -timeout 3h -v
+
+storm-peer: setup build ## mariabackup in the same storm, and how many of its copies are broken
+	-XB_STORM_PEER=8 go test ./e2e -run TestMariabackupInAStormOfDDL -count=1 -timeout 1h -v
 
 faults: setup build ## every fault many times over, and a tally (an hour and a half)
 	XB_FAULTS=1 go test ./e2e -run '^Test(Fault|Killed)' -count=1 -timeout 4h -v

@@ -83,13 +83,15 @@ func followSource(t *testing.T, logSize int64, workers int, prepare []string, se
 	t.Logf("%d operations, %d rollbacks", counts.Total(), counts.Rollbacks)
 }
 
+// noRepair keeps a server from repairing tables on its own.
+var noRepair = []string{"--myisam-recover-options=OFF", "--aria-recover-options=OFF"}
+
 // startCopy starts a server on a restored directory and checks its tables
-// before anything else touches them. It repairs nothing on its own: a table
-// that was copied in use must be seen.
+// before anything else touches them: a table that was copied in use must be
+// seen.
 func startCopy(t *testing.T, dir string, args ...string) *servertest.Server {
 	t.Helper()
-	copied := servertest.NewOn(t, dir, servertest.Options{ServerID: 2, Args: append(args,
-		"--myisam-recover-options=OFF", "--aria-recover-options=OFF")})
+	copied := servertest.NewOn(t, dir, servertest.Options{ServerID: 2, Args: append(args, noRepair...)})
 	noComplaints(t, copied)
 	return copied
 }
