@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -128,6 +129,7 @@ func TestPartialBackup(t *testing.T) {
 			t.Errorf("the archive holds %s", line)
 		}
 	}
+	withTable(t, source)
 	dir := filepath.Join(t.TempDir(), "copy")
 	receive(t, "-x", "--prepare", "--verify", "-C", dir, archive)
 	info := receive(t, "info", "-v", dir)
@@ -155,6 +157,35 @@ func TestPartialBackup(t *testing.T) {
 		t.Errorf("full-text search finds %s rows: %v", n, err)
 	}
 }
+
+// withTable backs up tables by name: what belongs to them comes along.
+func withTable(t *testing.T, source *servertest.Server) {
+	t.Helper()
+	t.Setenv("XB_TEST_HOOK", "")
+	archive := filepath.Join(t.TempDir(), "tables.xb")
+	send(t, source, archive, "--tables=^load[.](watched|full_text)$,^odd-näme[$][.]t. ble/%$", "--tables-exclude=by")
+	var got []string
+	for name := range strings.FieldsSeq(receive(t, "list", archive)) {
+		if strings.Contains(name, "/") {
+			got = append(got, fullTextID.ReplaceAllString(name, "FTS_x_"))
+		}
+	}
+	const odd = "odd@002dn@0kme@0024/"
+	want := []string{
+		"load/FTS_x_BEING_DELETED.ibd", "load/FTS_x_BEING_DELETED_CACHE.ibd", "load/FTS_x_CONFIG.ibd", "load/FTS_x_DELETED.ibd", "load/FTS_x_DELETED_CACHE.ibd",
+		"load/FTS_x_INDEX_1.ibd", "load/FTS_x_INDEX_2.ibd", "load/FTS_x_INDEX_3.ibd", "load/FTS_x_INDEX_4.ibd", "load/FTS_x_INDEX_5.ibd", "load/FTS_x_INDEX_6.ibd",
+		"load/db.opt", "load/full_text.frm", "load/full_text.ibd", "load/watched.TRG", "load/watched.frm", "load/watched.ibd",
+		"load/watched_delete.TRN", "load/watched_insert.TRN", "load/watched_update.TRN",
+		odd + "db.opt", odd + "t@0k@0020ble@002f@0025.MYD", odd + "t@0k@0020ble@002f@0025.MYI", odd + "t@0k@0020ble@002f@0025.frm",
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("tables by name:\n%q, want\n%q", got, want)
+	}
+}
+
+// fullTextID are the ids in the names of a full-text index's tablespaces.
+var fullTextID = regexp.MustCompile(`FTS_[0-9a-f]{16}_(?:[0-9a-f]{16}_)?`)
 
 // byServer has a server recover a partial backup: it must be told that something
 // is missing, and the message says how.
@@ -212,6 +243,22 @@ func TestTablesAreImported(t *testing.T) {
 		t.Errorf("only %d tables were imported", imported)
 	}
 	noComplaints(t, target)
+	check(t, open.Rollback())
+	notExported(t, source)
+}
+
+// notExported backs up a table that a prepared transaction has changed: nobody
+// can tell which rows to export.
+func notExported(t *testing.T, source *servertest.Server) {
+	t.Helper()
+	t.Setenv("XB_TEST_HOOK", "")
+	check(t, source.Exec(t.Context(), "XA START 'undecided'", "UPDATE `load`.instant SET c = 1", "XA END 'undecided'", "XA PREPARE 'undecided'"))
+	archive := filepath.Join(t.TempDir(), "undecided.xb")
+	send(t, source, archive, "--tables=^load[.]instant$")
+	log, _, err := run(t, nil, nil, "-x", "--prepare", "--export", "-C", filepath.Join(t.TempDir(), "undecided"), archive)
+	if err == nil || !strings.Contains(log, "1 XA transactions are prepared") {
+		t.Errorf("%v\n%s", err, log)
+	}
 }
 
 // importer brings one table of the database load from an exported directory into

@@ -59,6 +59,10 @@ type export struct {
 
 const (
 	endConfig = ".cfg"
+	// pollTransactions is longer than the 0.1 s for which InnoDB answers from
+	// memory what its transactions are, counted from the last question: asked
+	// more often, it never looks again (trx0i_s.cc).
+	pollTransactions = 250 * time.Millisecond
 	// exportAtOnce is how many tables are locked together.
 	exportAtOnce = 100
 )
@@ -101,7 +105,7 @@ func (e *export) settled(ctx context.Context, db *sql.DB) error {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-time.After(pollServer):
+		case <-time.After(pollTransactions):
 		}
 	}
 }

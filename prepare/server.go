@@ -134,7 +134,7 @@ func withServer(ctx context.Context, dir, binary string, o *origin, opt Options,
 	if err != nil {
 		return err
 	}
-	opt.Log.Info("server started for recovery", "binary", binary, "pid", s.cmd.Process.Pid)
+	opt.Log.Info("server started on the copy", "binary", binary, "pid", s.cmd.Process.Pid)
 	err = s.awaitRecovery(ctx, o.endLSN, opt.ServerWait, work)
 	if stopErr := s.stop(err == nil); err == nil {
 		err = stopErr
