@@ -5,7 +5,8 @@
 // one linear redo log from a checkpoint before the first page was copied to an
 // LSN after the last. Run applies that redo without any server; WithServer
 // lets a server's own recovery do it, for what Run cannot read (encrypted
-// tablespaces and logs).
+// tablespaces and logs). Export makes the tables of the result ready to be
+// imported into another server.
 //
 // Promises:
 //

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"slices"
@@ -37,6 +36,7 @@ func Export(ctx context.Context, dir, binary string, opt Options) (tables int, e
 	}
 	e := &export{tree: newTree(dir, o.server.PageSize), opt: opt}
 	if err := withServer(ctx, dir, binary, o, opt, e.run); err != nil {
+		e.abandon()
 		return 0, err
 	}
 	return len(e.tables()), e.finish()
@@ -191,7 +191,7 @@ func (e *export) keep(space string) error {
 func (e *export) finish() error {
 	for _, s := range e.spaces {
 		config := e.tree.path(s + endConfig)
-		if err := os.Rename(config+tempSuffix, config); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Rename(config+tempSuffix, config); err != nil {
 			return err
 		}
 	}
@@ -199,6 +199,13 @@ func (e *export) finish() error {
 		return nil
 	}
 	return e.sync()
+}
+
+// abandon removes what was put aside.
+func (e *export) abandon() {
+	for _, s := range e.spaces {
+		os.Remove(e.tree.path(s + endConfig + tempSuffix)) // some are not there yet
+	}
 }
 
 // sync makes the names durable.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path"
 	"regexp"
 	"strings"
 
@@ -162,4 +163,9 @@ func leaveOut(ctx context.Context, unwanted []chunker.File) ([]chunker.Result, e
 		}}
 	}
 	return out, nil
+}
+
+// ofTable says whether a file that was backed up is one of a database.
+func ofTable(f format.File) bool {
+	return f.Arrived() && f.Kind != format.KindDir && strings.Contains(f.Path, "/") && path.Base(f.Path) != "db.opt"
 }

@@ -230,8 +230,16 @@ func commandLine(args []string) string {
 		}
 		shown = append(shown, a)
 	}
-	return strings.Join(shown, " ")
+	line := strings.Join(shown, " ")
+	if len(line) > maxCommand {
+		line = strings.ToValidUTF8(line[:maxCommand], "") + "…"
+	}
+	return line
 }
+
+// maxCommand bounds the command line in the manifest, whose first line has a
+// limit.
+const maxCommand = 4 << 10
 
 // ownGroup is the option group of this command.
 const ownGroup = "xbsend"

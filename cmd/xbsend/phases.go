@@ -461,6 +461,9 @@ func (p *phases) manifest(pos server.Position) *format.Manifest {
 			m.Files = append(m.Files, r.Entry)
 		}
 	}
+	if p.f.filter != nil && !slices.ContainsFunc(m.Files, ofTable) {
+		p.log.Warn("no table has a name that was asked for: the backup holds none")
+	}
 	slices.SortFunc(m.Files, func(a, b format.File) int { return cmp.Compare(a.Path, b.Path) })
 	return m
 }
