@@ -266,6 +266,9 @@ var dataDirectories = layout{
 		if n, err := at.copied.String(t.Context(), "SELECT COUNT(*) FROM information_schema.INNODB_SYS_TABLESPACES WHERE FILENAME LIKE '"+at.dir+"/far%'"); n != "0" || err != nil {
 			t.Errorf("the copy uses %s files of the source, %v", n, err)
 		}
+		if !strings.Contains(at.received, "6 files that lay outside of the data directory are inside of "+at.target) {
+			t.Errorf("the report does not say where they are: %s", at.received)
+		}
 		// A server's recovery would change the files of the source.
 		archive, again := filepath.Join(at.dir, "again.xb"), filepath.Join(at.dir, "again")
 		sendTo(t, archive, at.source)

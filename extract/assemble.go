@@ -59,7 +59,7 @@ func (t *target) assemble(ctx context.Context, got *arrival) (*Report, error) {
 		return nil, err
 	}
 	t.last = []string{logName, a.system}
-	return &Report{Manifest: m, Totals: got.totals, Files: a.files}, nil
+	return &Report{Manifest: m, Totals: got.totals, Files: a.files, Moved: a.moved}, nil
 }
 
 // readManifest calls each for every entry of the manifest that arrived.
@@ -83,6 +83,7 @@ type assembly struct {
 	t      *target
 	got    *arrival
 	files  int    // named and kept
+	moved  int    // of these, from outside of the source's data directory
 	left   int    // named, but not wanted
 	system string // top-level name of the first file of the system tablespace
 	seen   *format.Entries
@@ -121,6 +122,9 @@ func (a *assembly) entry(f *format.File) error {
 		a.system = f.Path
 	}
 	a.files++
+	if f.Source != "" {
+		a.moved++
+	}
 	return a.t.stage.Chmod(p, fs.FileMode(f.Mode)&fs.ModePerm)
 }
 

@@ -78,6 +78,9 @@ type Report struct {
 	Manifest *format.Manifest // without Files
 	Totals   format.Totals
 	Files    int // files published, directories not counted
+	// Moved counts those of them that lay outside of the data directory at
+	// the source.
+	Moved int
 }
 
 // Frames is a verified sequence of frames that ends with io.EOF, from a

@@ -60,6 +60,9 @@ func (d *Discoverer) Others(ctx context.Context) ([]chunker.File, error) {
 			}
 			f := d.file(filepath.Join(d.layout.DataDir, db, e.Name()), path.Join(db, e.Name()), format.KindFile)
 			f.Class = class
+			if e.Type()&fs.ModeSymlink != 0 { // DATA DIRECTORY or INDEX DIRECTORY
+				f.Source, _ = filepath.EvalSymlinks(f.Abs) // one that leads nowhere is reported when it is copied
+			}
 			files = append(files, f)
 		}
 		return nil

@@ -112,6 +112,9 @@ func (c *command) runExtract(ctx context.Context, x extractFlags, args []string)
 }
 
 func logExtracted(log *slog.Logger, x extractFlags, rep *extract.Report, took time.Duration) {
+	if rep.Moved > 0 {
+		log.Info(fmt.Sprintf("%d files that lay outside of the data directory are inside of %s now", rep.Moved, x.opt.Dir))
+	}
 	msg := "extracted"
 	if x.prepare {
 		msg = "extracted and prepared"
