@@ -55,10 +55,10 @@ func watched(t *testing.T, source *servertest.Server, database string, statement
 }
 
 // checksumStatements is a query for one CHECKSUM TABLE for each table of a
-// database.
+// database. Sequences are not among them: they move on without a commit.
 func checksumStatements(database string) string {
 	return "SELECT CONCAT('CHECKSUM TABLE `', TABLE_SCHEMA, '`.`', TABLE_NAME, '` EXTENDED;') FROM information_schema.TABLES " +
-		"WHERE TABLE_SCHEMA = '" + database + "' AND TABLE_TYPE NOT IN ('VIEW');"
+		"WHERE TABLE_SCHEMA = '" + database + "' AND TABLE_TYPE NOT IN ('VIEW', 'SEQUENCE');"
 }
 
 // readChecksums reads what watched wrote: checksums by table.
@@ -239,7 +239,7 @@ func TestTablesAreImported(t *testing.T) {
 			imported++
 		})
 	}
-	if imported < 25 {
+	if imported < 20 {
 		t.Errorf("only %d tables were imported", imported)
 	}
 	noComplaints(t, target)
