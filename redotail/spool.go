@@ -9,6 +9,8 @@ import (
 	"os"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/xbstream/xbstream/format"
 )
 
@@ -130,8 +132,15 @@ func CheckSpoolDir(dir string) error {
 }
 
 // openUnlinked creates a file without a name, so that nothing can be left
-// behind however the process ends.
+// behind however the process ends. Where the file system cannot do that, the
+// name is there for a moment.
 func openUnlinked(dir string) (*os.File, error) {
+	if dir == "" {
+		dir = os.TempDir()
+	}
+	if f, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_RDWR, 0o600); err == nil {
+		return f, nil
+	}
 	f, err := os.CreateTemp(dir, ".xbsend-redo-*")
 	if err != nil {
 		return nil, fmt.Errorf("create redo spool: %w", err)
