@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
@@ -158,8 +157,8 @@ func (v *connectionValue) Type() string       { return "value" }
 // line wins.
 func (f *flags) parse(args []string, s streams) error {
 	f.register()
-	f.command = commandLine(args)
-	err := f.set.Parse(spellPassword(args))
+	f.command = f.commandLine(args)
+	err := f.set.Parse(f.spellPassword(args))
 	if errors.Is(err, pflag.ErrHelp) || err == nil && f.version {
 		return err
 	}
@@ -167,7 +166,7 @@ func (f *flags) parse(args []string, s streams) error {
 		return &cli.UsageError{Err: err}
 	}
 	if f.set.NArg() > 0 {
-		return cli.Usagef("unexpected argument %q", f.set.Arg(0))
+		return f.unexpected()
 	}
 	if err := f.optionFiles(); err != nil {
 		return &cli.UsageError{Err: err}
@@ -202,44 +201,14 @@ func (f *flags) readRecipients(s streams) (err error) {
 	return err
 }
 
-// spellPassword turns the clients' -pSECRET, which pflag would read as a row of
-// letters, into the long form.
-func spellPassword(args []string) []string {
-	out := make([]string, len(args))
-	for i, a := range args {
-		if rest, ok := strings.CutPrefix(a, "-p"); ok && rest != "" && !strings.HasPrefix(a, "--") {
-			a = "--password=" + rest
-		}
-		out[i] = a
+// unexpected refuses an argument that is no flag, and does not repeat what may be
+// a password.
+func (f *flags) unexpected() error {
+	if v, ok := f.set.Lookup("password").Value.(*connectionValue); ok && v.text == askPassword {
+		return cli.Usagef("unexpected argument: a password follows -p without a space, --password with =")
 	}
-	return out
+	return cli.Usagef("unexpected argument %q", f.set.Arg(0))
 }
-
-// commandLine is the command line for the manifest, without the password.
-func commandLine(args []string) string {
-	shown := []string{"xbsend"}
-	for _, a := range args {
-		switch {
-		case strings.HasPrefix(a, "--password="):
-			a = "--password=…"
-		case strings.HasPrefix(a, "-p") && len(a) > 2 && !strings.HasPrefix(a, "--"):
-			a = "-p…"
-		}
-		if strings.ContainsAny(a, " \t\n'\"$\\") {
-			a = strconv.Quote(a)
-		}
-		shown = append(shown, a)
-	}
-	line := strings.Join(shown, " ")
-	if len(line) > maxCommand {
-		line = strings.ToValidUTF8(line[:maxCommand], "") + "…"
-	}
-	return line
-}
-
-// maxCommand bounds the command line in the manifest, whose first line has a
-// limit.
-const maxCommand = 4 << 10
 
 // ownGroup is the option group of this command.
 const ownGroup = "xbsend"

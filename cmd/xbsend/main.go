@@ -49,8 +49,9 @@ type streams struct {
 }
 
 func main() {
+	args := arguments()
 	ctx, cancel := cli.Context()
-	code := run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr})
+	code := run(ctx, args, streams{os.Stdin, os.Stdout, os.Stderr})
 	cancel()
 	os.Exit(code)
 }
