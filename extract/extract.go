@@ -110,11 +110,11 @@ func Extract(ctx context.Context, open func() (Frames, error), opt Options) (*Re
 
 	got, err := receive(ctx, open, t, opt)
 	if err != nil {
-		return nil, err
+		return nil, t.located(err)
 	}
 	rep, err := t.assemble(ctx, got)
 	if err != nil {
-		return nil, err
+		return nil, t.located(err)
 	}
 	if opt.Prepare != nil {
 		if err := opt.Prepare(ctx, t.treePath()); err != nil {
@@ -125,7 +125,7 @@ func Extract(ctx context.Context, open func() (Frames, error), opt Options) (*Re
 		return nil, context.Cause(ctx)
 	}
 	if err := t.publish(opt); err != nil {
-		return nil, err
+		return nil, t.located(err)
 	}
 	return rep, nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -435,16 +436,35 @@ func TestOwnerAndModes(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
-	dir := t.TempDir()
-	check(t, os.Chown(dir, 1234, 1235))
 	s := source{files: map[string]string{"d/a": "x"}, dirs: []string{"d"}}
-	_, err := Extract(t.Context(), Stream(bytes.NewReader(s.archive(t)), 2), Options{Dir: dir})
-	check(t, err)
-	for p, mode := range map[string]fs.FileMode{"d": 0o750 | fs.ModeDir, "d/a": 0o640} {
-		st, err := os.Stat(filepath.Join(dir, p))
+	there := filepath.Join(t.TempDir(), "there")
+	check(t, os.Mkdir(there, 0o755))
+	check(t, os.Chown(there, 1234, 1235))
+	for _, row := range []struct {
+		opt   Options
+		owner Owner                  // of what was extracted
+		dir   Owner                  // of the target
+		modes map[string]fs.FileMode // of both
+	}{
+		{Options{Dir: there}, Owner{1234, 1235}, Owner{1234, 1235}, map[string]fs.FileMode{".": 0o755}},
+		{Options{Dir: filepath.Join(t.TempDir(), "new")}, Owner{}, Owner{}, map[string]fs.FileMode{".": 0o700}},
+		{Options{Dir: filepath.Join(t.TempDir(), "new"), Owner: &Owner{1236, 1237}}, Owner{1236, 1237}, Owner{1236, 1237}, map[string]fs.FileMode{".": 0o700}},
+		{Options{Dir: t.TempDir(), Owner: &Owner{1236, 1237}}, Owner{1236, 1237}, Owner{}, nil},
+	} {
+		_, err := Extract(t.Context(), Stream(bytes.NewReader(s.archive(t)), 2), row.opt)
 		check(t, err)
-		if st.Mode() != mode || ownerOf(st) != (Owner{1234, 1235}) {
-			t.Errorf("%s: mode %v owner %v", p, st.Mode(), ownerOf(st))
+		want := map[string]fs.FileMode{"d": 0o750, "d/a": 0o640}
+		maps.Copy(want, row.modes)
+		for p, mode := range want {
+			st, err := os.Stat(filepath.Join(row.opt.Dir, p))
+			check(t, err)
+			owner := row.owner
+			if p == "." {
+				owner = row.dir
+			}
+			if st.Mode().Perm() != mode || ownerOf(st) != owner {
+				t.Errorf("%+v: %s: mode %v owner %v", row, p, st.Mode(), ownerOf(st))
+			}
 		}
 	}
 }

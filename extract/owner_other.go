@@ -2,11 +2,13 @@
 
 package extract
 
-import "errors"
+import "fmt"
 
-func (t *target) own(owner *Owner) error {
-	if owner != nil {
-		return errors.New("owners cannot be set on this system")
+func (t *target) chooseOwner() error {
+	if t.opt.Owner != nil {
+		return fmt.Errorf("%w: owners cannot be set on this system (--chown)", ErrTarget)
 	}
 	return nil
 }
+
+func (t *target) own() error { return nil }

@@ -4,15 +4,18 @@ package extract
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"syscall"
 )
 
-// own gives the tree to owner; without one and as root, to the owner of the
-// target, because a server that runs as another user could not read it.
-func (t *target) own(owner *Owner) error {
-	if owner == nil {
+// chooseOwner says whom the tree is given to: who was asked for or, as root, the
+// owner of the target, because a server that runs as another user could not
+// read it. It is tried at once, before anything was read.
+func (t *target) chooseOwner() error {
+	o := t.opt.Owner
+	if o == nil {
 		if os.Geteuid() != 0 {
 			return nil
 		}
@@ -24,12 +27,36 @@ func (t *target) own(owner *Owner) error {
 		if !ok {
 			return errors.New("owner of the target cannot be read")
 		}
-		owner = &Owner{UID: int(sys.Uid), GID: int(sys.Gid)}
+		o = &Owner{UID: int(sys.Uid), GID: int(sys.Gid)}
 	}
-	return fs.WalkDir(t.stage.FS(), treeDir, func(p string, _ fs.DirEntry, err error) error {
+	if err := t.manifest.Chown(o.UID, o.GID); err != nil {
+		return fmt.Errorf("%w: files in %q cannot be given to user %d and group %d, as %s; only root can, and not on every file system: %w",
+			ErrTarget, t.opt.Dir, o.UID, o.GID, whyOwner(t.opt), errors.Unwrap(err))
+	}
+	t.owner = o
+	return nil
+}
+
+func whyOwner(opt Options) string {
+	if opt.Owner != nil {
+		return "was asked for (--chown)"
+	}
+	return "own the directory; --chown names others"
+}
+
+// own gives the tree to its owner, and the target with it if it was made here.
+func (t *target) own() error {
+	if t.owner == nil {
+		return nil
+	}
+	err := fs.WalkDir(t.stage.FS(), treeDir, func(p string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		return t.stage.Lchown(p, owner.UID, owner.GID)
+		return t.stage.Lchown(p, t.owner.UID, t.owner.GID)
 	})
+	if err == nil && t.made {
+		err = t.root.Lchown(".", t.owner.UID, t.owner.GID)
+	}
+	return err
 }

@@ -33,6 +33,7 @@ type target struct {
 	stage    *os.Root // the staging directory
 	name     string   // of the staging directory
 	manifest *os.File
+	owner    *Owner   // of all that is restored; nil keeps what it is
 	last     []string // top-level entries that are published last, in order
 	complete bool     // everything was published
 }
@@ -140,20 +141,33 @@ func published(dir fs.FS, stage string) (names []string) {
 func (t *target) makeStage() error {
 	name := partialPrefix + strings.ToLower(rand.Text()[:10])
 	if err := t.root.Mkdir(name, 0o700); err != nil {
-		return fmt.Errorf("%w: %w", ErrTarget, err)
+		return fmt.Errorf("%w: %w", ErrTarget, t.located(err))
 	}
 	t.name = name
 	stage, err := t.root.OpenRoot(t.name)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrTarget, err)
+		return fmt.Errorf("%w: %w", ErrTarget, t.located(err))
 	}
 	t.stage = stage
 	for _, d := range []string{partsDir, treeDir} {
 		if err := stage.Mkdir(d, 0o700); err != nil {
-			return fmt.Errorf("%w: %w", ErrTarget, err)
+			return fmt.Errorf("%w: %w", ErrTarget, t.located(err))
 		}
 	}
-	t.manifest, err = stage.OpenFile(manifestPart, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if t.manifest, err = stage.OpenFile(manifestPart, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600); err != nil {
+		return err
+	}
+	return t.chooseOwner()
+}
+
+// located names the target in errors of an os.Root, which know only the path below
+// it; their operations are called mkdirat, renameat and so on.
+func (t *target) located(err error) error {
+	at, isPath := errors.AsType[*fs.PathError](err)
+	link, isLink := errors.AsType[*os.LinkError](err)
+	if isPath && strings.HasSuffix(at.Op, "at") || isLink && strings.HasSuffix(link.Op, "at") {
+		return fmt.Errorf("in %s: %w", t.opt.Dir, err)
+	}
 	return err
 }
 
@@ -194,7 +208,7 @@ func (t *target) discard() {
 // tablespace last: a server finds a log without a system tablespace in a target
 // that was published halfway, and refuses it.
 func (t *target) publish(opt Options) error {
-	if err := t.own(opt.Owner); err != nil {
+	if err := t.own(); err != nil {
 		return err
 	}
 	if err := syncTree(t.treePath()); err != nil {

@@ -1,0 +1,85 @@
+package e2e
+
+import (
+	"bytes"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// An ordinary user gets files of his own, and clear words before anything is
+// read where he may not have what he asks for. Root's side is a test of extract.
+func TestExtractAsOrdinaryUser(t *testing.T) {
+	archive := smallArchive(t)
+	uid := uint32(os.Geteuid())
+	if uid == 0 {
+		uid = 65534
+	}
+	_, xbstream := binaries(t)
+	extract := func(dir string, args ...string) (code int, log string) {
+		cmd := exec.Command(xbstream, append([]string{"-x", "-C", dir}, args...)...)
+		if os.Geteuid() == 0 {
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+		}
+		cmd.Dir = "/"
+		cmd.Stdin = bytes.NewReader(archive)
+		out, err := cmd.CombinedOutput()
+		return exitCode(t, err), string(out)
+	}
+	// The test's own directories are closed to others.
+	home, err := os.MkdirTemp("", "xbtest-owner-")
+	check(t, err)
+	defer os.RemoveAll(home)
+	check(t, os.Chown(home, int(uid), -1))
+	closed := filepath.Join(home, "closed")
+	check(t, os.Mkdir(closed, 0o500))
+	check(t, os.Chown(closed, int(uid), -1))
+
+	own := filepath.Join(home, "own")
+	if code, log := extract(own); code != 0 {
+		t.Fatalf("exit code %d\n%s", code, log)
+	}
+	files := 0
+	check(t, filepath.WalkDir(own, func(p string, e fs.DirEntry, err error) error {
+		check(t, err)
+		st, err := e.Info()
+		check(t, err)
+		if st.Sys().(*syscall.Stat_t).Uid != uid {
+			t.Errorf("%s belongs to %d", p, st.Sys().(*syscall.Stat_t).Uid)
+		}
+		files++
+		return nil
+	}))
+	if files < 6 {
+		t.Errorf("%d files", files)
+	}
+
+	for _, row := range []struct {
+		dir  string
+		args []string
+		want []string
+	}{
+		{"foreign", []string{"--chown=0:0"}, []string{"cannot be given to user 0 and group 0, as was asked for (--chown); only root can", "operation not permitted"}},
+		{"foreign", []string{"--chown=no-such-user"}, []string{"no such user"}},
+		{"closed", nil, []string{closed, "permission denied"}},
+		{"closed/new", nil, []string{closed + "/new", "permission denied"}},
+	} {
+		code, log := extract(filepath.Join(home, row.dir), row.args...)
+		if code != exitTarget && !(row.args != nil && strings.Contains(row.args[0], "no-such") && code == 2) {
+			t.Errorf("%s %q: exit code %d\n%s", row.dir, row.args, code, log)
+		}
+		for _, w := range row.want {
+			if !strings.Contains(lastLine(log), w) {
+				t.Errorf("%s %q does not say %q:\n%s", row.dir, row.args, w, log)
+			}
+		}
+		if _, err := os.Lstat(filepath.Join(home, "foreign")); !os.IsNotExist(err) {
+			t.Errorf("%s %q: left a target: %v", row.dir, row.args, err)
+		}
+		mustNotHold(t, closed, "")
+	}
+}
