@@ -63,7 +63,8 @@ func TestSignalWhileReading(t *testing.T) {
 				_, err := in.Write(archive[:len(archive)/2])
 				check(t, err)
 				_, xbstream := binaries(t)
-				cmd := exec.Command(xbstream, command, "--progress=json")
+				// The test itself may have been started to ignore some.
+				cmd := exec.Command("env", "--default-signal=INT,TERM,HUP", xbstream, command, "--progress=json")
 				cmd.Dir = t.TempDir()
 				cmd.Stdin = out
 				check(t, cmd.Start())
@@ -85,6 +86,24 @@ func TestSignalWhileReading(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A command that was started to ignore a signal, as by nohup, goes on.
+func TestIgnoredSignal(t *testing.T) {
+	archive := smallArchive(t)
+	_, xbstream := binaries(t)
+	out, in := hangingPipe(t)
+	_, err := in.Write(archive[:len(archive)/2])
+	check(t, err)
+	cmd := exec.Command("sh", "-c", `trap '' HUP; exec "$0" list`, xbstream)
+	cmd.Stdin = out
+	check(t, cmd.Start())
+	drained(t, out)
+	check(t, cmd.Process.Signal(syscall.SIGHUP))
+	_, err = in.Write(archive[len(archive)/2:])
+	check(t, err)
+	check(t, in.Close())
+	check(t, cmd.Wait())
 }
 
 // hangingPipe returns a pipe whose ends nobody else uses.

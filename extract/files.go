@@ -12,7 +12,8 @@ import (
 	"github.com/xbstream/xbstream/internal/innodb/mariadb"
 )
 
-// maxOpen bounds the descriptors of all writing workers together, P9.
+// maxOpen bounds the descriptors of all writing workers together, P9, and so
+// does the process's own limit.
 const maxOpen = 128
 
 // dispatch hands frames to workers. All frames of one file go to the same
@@ -31,7 +32,7 @@ func newDispatch(ctx context.Context, g *errgroup.Group, t *target, opt Options)
 	for range opt.Parallel {
 		c := make(chan *format.Frame, 2)
 		d.workers = append(d.workers, c)
-		w := &fileWriter{root: t.stage, opt: opt, open: map[format.FileNo]*openFile{}, limit: max(4, maxOpen/opt.Parallel)}
+		w := &fileWriter{root: t.stage, opt: opt, open: map[format.FileNo]*openFile{}, limit: max(1, min(maxOpen, openLimit()/2)/opt.Parallel)}
 		g.Go(func() error { return drain(ctx, c, w) })
 	}
 	g.Go(func() error { return drain(ctx, d.redo, &redoWriter{t: t}) })

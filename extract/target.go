@@ -155,7 +155,7 @@ func (t *target) makeStage() error {
 		}
 	}
 	if t.manifest, err = stage.OpenFile(manifestPart, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600); err != nil {
-		return err
+		return t.located(err)
 	}
 	return t.chooseOwner()
 }

@@ -186,6 +186,7 @@ func (f *flags) parse(args []string, s streams) error {
 	if f.filter, err2 = readFilter(f.partial); err2 != nil {
 		return &cli.UsageError{Err: err2}
 	}
+	f.parallel = cli.Workers(f.parallel)
 	f.server.LockTimeout = f.lockTimeout
 	return f.out.Check()
 }

@@ -50,10 +50,9 @@ type streams struct {
 
 func main() {
 	args := arguments()
-	ctx, cancel := cli.Context()
-	code := run(ctx, args, streams{os.Stdin, os.Stdout, os.Stderr})
-	cancel()
-	os.Exit(code)
+	cli.Main("xbsend", func(ctx context.Context) int {
+		return run(ctx, args, streams{os.Stdin, os.Stdout, os.Stderr})
+	})
 }
 
 // run takes one backup, says what went wrong, and returns the exit code.
@@ -75,9 +74,9 @@ func run(ctx context.Context, args []string, s streams) int {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
-		f.out.Logger("xbsend", s.err).Error(err.Error())
+		f.out.Report("xbsend", s.err, err)
 	}
-	if _, ok := errors.AsType[*server.Error](err); ok && context.Cause(ctx) == nil {
+	if _, ok := errors.AsType[*server.Error](err); ok && context.Cause(ctx) == nil && !cli.MachineFailed(err) {
 		return cli.ExitServer
 	}
 	return cli.Code(err, []cli.Case{

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -68,6 +67,7 @@ func (c *command) create(ctx context.Context, args []string) error {
 			return &cli.UsageError{Err: err}
 		}
 	}
+	n.parallel = cli.Workers(n.parallel)
 	n.m = format.Manifest{Tool: "xbstream " + version, Started: time.Now()}
 	n.show = func(msg string) { c.out.Logger("xbstream", c.s.err).Warn(msg) }
 	out, err := cli.OpenOutput(ctx, c.s.out, cli.PipeOptions{Log: c.out.Logger("xbstream", c.s.err)})
@@ -155,9 +155,6 @@ func (n *creation) write(ctx context.Context, out io.Writer, files []format.File
 	n.out, err = format.NewWriter(out, format.WriterOptions{Compress: format.Level(n.compress), Parallel: n.parallel})
 	if err != nil {
 		return t, err
-	}
-	if n.parallel <= 0 {
-		n.parallel = runtime.GOMAXPROCS(0)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(n.parallel)

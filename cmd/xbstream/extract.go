@@ -54,6 +54,7 @@ func (c *command) extract(ctx context.Context, args []string) error {
 	if err := c.parse(f, extractHelp, args); err != nil {
 		return err
 	}
+	x.opt.Parallel = cli.Workers(x.opt.Parallel)
 	var err error
 	if x.opt.Owner, err = parseOwner(x.chown); err != nil {
 		return err

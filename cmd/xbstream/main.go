@@ -50,10 +50,9 @@ type streams struct {
 }
 
 func main() {
-	ctx, cancel := cli.Context()
-	code := run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr})
-	cancel()
-	os.Exit(code)
+	cli.Main("xbstream", func(ctx context.Context) int {
+		return run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr})
+	})
 }
 
 // errHelp says that help was asked for and printed.
@@ -71,7 +70,7 @@ func run(ctx context.Context, args []string, s streams) int {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
-		c.out.Logger("xbstream", s.err).Error(err.Error())
+		c.out.Report("xbstream", s.err, err)
 	}
 	return cli.Code(err, []cli.Case{
 		{Err: format.ErrNoKey, Code: cli.ExitNoKey},

@@ -110,6 +110,7 @@ func (c *command) prepare(ctx context.Context, args []string) error {
 	if err := p.check(); err != nil {
 		return err
 	}
+	p.parallel = cli.Workers(p.parallel)
 	log := c.out.Logger("xbstream", c.s.err)
 	bar := c.out.StartProgress(c.s.err)
 	defer bar.Stop()

@@ -53,7 +53,7 @@ func (c *command) verify(ctx context.Context, args []string) error {
 func (c *command) runVerify(ctx context.Context, args []string, parallel int) (*verify.Report, error) {
 	if len(args) == 1 {
 		if st, err := os.Stat(args[0]); err == nil && st.IsDir() {
-			return verify.Dir(ctx, args[0], parallel)
+			return verify.Dir(ctx, args[0], cli.Workers(parallel))
 		}
 	}
 	if len(args) > 1 {

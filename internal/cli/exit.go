@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/xbstream/xbstream/format"
@@ -53,8 +55,8 @@ type Case struct {
 	Code int
 }
 
-// Code returns the exit code for err: that of the first case it is one of, then
-// what both commands agree on.
+// Code returns the exit code for err: what both commands agree on, and between
+// that the first case it is one of.
 func Code(err error, cases []Case) int {
 	var sig *SignalError
 	var usage *UsageError
@@ -67,7 +69,7 @@ func Code(err error, cases []Case) int {
 	if errors.As(err, &usage) {
 		return ExitUsage
 	}
-	if idle := (*IdleError)(nil); errors.As(err, &idle) {
+	if idle := (*IdleError)(nil); MachineFailed(err) || errors.As(err, &idle) {
 		return ExitIO
 	}
 	for _, c := range cases {
@@ -88,23 +90,42 @@ func Code(err error, cases []Case) int {
 	return ExitOther
 }
 
-// signals end a command in good order. SIGPIPE is among them so that a write to
-// a pipe nobody reads returns an error instead of killing the process before it
-// has released its locks.
+// signals end a command in good order.
 var signals = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}
 
-// Context returns a context that the first signal ends, with a SignalError as
-// its cause. A second signal kills the process, as if nobody had asked for the
-// first.
-func Context() (context.Context, context.CancelFunc) {
+// Main runs the command called name and ends the process. The first signal ends
+// the context, with a SignalError as its cause; a second one kills the process,
+// as if nobody had asked for the first. A signal that the process was started to
+// ignore, as by nohup, stays ignored.
+//
+// SIGPIPE is ignored, so that a write to a pipe nobody reads returns an error
+// instead of killing the process before it has released its locks.
+func Main(name string, run func(context.Context) int) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	c := make(chan os.Signal, 1)
-	signal.Notify(c, signals...)
+	for _, s := range signals {
+		if !signal.Ignored(s) {
+			signal.Notify(c, s)
+		}
+	}
 	signal.Ignore(syscall.SIGPIPE)
 	go func() {
 		s := <-c
-		signal.Reset(signals...)
+		signal.Stop(c)
 		cancel(&SignalError{s.(syscall.Signal)})
 	}()
-	return ctx, func() { cancel(context.Canceled) }
+	os.Exit(guarded(name, os.Stderr, func() int { return run(ctx) }))
+}
+
+// guarded makes of a panic, once all that was to be released has been, an exit
+// code that says nothing wrong. A panic of another goroutine ends the process on
+// the spot; the system then closes its connections, and with them the locks.
+func guarded(name string, stderr io.Writer, run func() int) (code int) {
+	defer func() {
+		if p := recover(); p != nil {
+			fmt.Fprintf(stderr, "%s\n%s: error: internal error: %v; please report it with the lines above\n", debug.Stack(), name, p)
+			code = ExitOther
+		}
+	}()
+	return run()
 }
