@@ -388,7 +388,9 @@ func (o *outcome) mustNotLookWhole(killed bool) {
 		o.t.Errorf("the target of an extraction that could clean up holds %q", names)
 	case slices.Contains(names, "ibdata1"):
 		// Killed between the last rename and the end of the process: then
-		// it must be what it looks like.
+		// it must be what it looks like. The staging directory may be there,
+		// but nothing for a server is in it any more.
+		o.removeEmptyStaging()
 		o.mustBeWhole()
 	case !partial:
 		o.t.Errorf("the target holds %q and does not say that it is unfinished", names)
@@ -399,6 +401,23 @@ func (o *outcome) mustNotLookWhole(killed bool) {
 			o.t.Logf("killed while publishing: %q", names)
 		}
 		o.rerun()
+	}
+}
+
+// removeEmptyStaging removes staging directories out of which everything was
+// renamed; they may hold the list of what was to be renamed.
+func (o *outcome) removeEmptyStaging() {
+	o.t.Helper()
+	for _, n := range o.names() {
+		if !strings.HasPrefix(n, stagePrefix) {
+			continue
+		}
+		files, err := filepath.Glob(filepath.Join(o.dir, n, "*"))
+		check(o.t, err)
+		if i := slices.IndexFunc(files, func(f string) bool { return filepath.Base(f) != "publish" }); i >= 0 {
+			o.t.Errorf("ibdata1 is in its place, and %s is not", files[i])
+		}
+		check(o.t, os.RemoveAll(filepath.Join(o.dir, n)))
 	}
 }
 
