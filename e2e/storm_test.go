@@ -44,7 +44,7 @@ var storms = []stormy{
 	{name: "slow receiver", args: []string{"-j2"}, logSize: 24, slow: 12 << 20, long: true},
 	// With the doublewrite buffer, one server hung for ever while it truncated:
 	// "Long wait for double-write buffer flush", 10.11.19 on a busy machine.
-	{name: "undo truncation", args: []string{"--rate=30M"}, logSize: 24, begin: undoTruncation, long: true,
+	{name: "undo truncation", args: []string{"--rate=30M"}, logSize: 96, begin: undoTruncation, long: true,
 		server: []string{"--innodb-undo-tablespaces=3", "--innodb-undo-log-truncate=ON", "--innodb-max-undo-log-size=10M",
 			"--innodb-purge-rseg-truncate-frequency=1", "--skip-innodb-doublewrite"}},
 	{name: "long ALTER", args: []string{"--rate=30M"}, logSize: 24, begin: longAlter},
