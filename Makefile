@@ -66,7 +66,7 @@ storm: setup build ## 105 backups in storms of DDL of seven kinds
 	XB_REPEAT=15 go test ./e2e -run TestCopyTakenInAStormOfDDL -count=1 -timeout 3h -v
 
 storm-peer: setup build ## mariabackup in the same storm, and how many of its copies are broken
-	-XB_STORM_PEER=8 go test ./e2e -run TestMariabackupInAStormOfDDL -count=1 -timeout 1h -v
+	-XB_STORM_PEER=8 go test ./e2e -run TestCopyTakenInAStormOfDDL -count=1 -timeout 1h -v
 
 faults: setup build ## every fault many times over, and a tally (an hour and a half)
 	XB_FAULTS=1 go test ./e2e -run '^Test(Fault|Killed)' -count=1 -timeout 4h -v

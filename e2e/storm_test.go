@@ -53,6 +53,10 @@ var storms = []stormy{
 
 // P1 under DDL: whatever the server was doing, the copy follows and is equal.
 func TestCopyTakenInAStormOfDDL(t *testing.T) {
+	if rounds, _ := strconv.Atoi(os.Getenv("XB_STORM_PEER")); rounds > 0 {
+		stormsOfPeer(t, rounds)
+		return
+	}
 	for n := range repeats(t) {
 		for _, s := range storms {
 			if s.long && os.Getenv("XB_REPEAT") == "" {
@@ -63,12 +67,9 @@ func TestCopyTakenInAStormOfDDL(t *testing.T) {
 	}
 }
 
-// The peer in the same storms. It is expected to fail: this tells how often.
-func TestMariabackupInAStormOfDDL(t *testing.T) {
-	rounds, _ := strconv.Atoi(os.Getenv("XB_STORM_PEER"))
-	if rounds == 0 {
-		t.Skip("only with XB_STORM_PEER, make storm-peer: it is not ours that is tested")
-	}
+// stormsOfPeer lets mariabackup take the copies. It is expected to fail: this
+// tells how often.
+func stormsOfPeer(t *testing.T, rounds int) {
 	broken := 0
 	for n := range rounds {
 		if !t.Run(strconv.Itoa(n), func(t *testing.T) { storms[0].run(t, uint64(n), mariabackup) }) {
