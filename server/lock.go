@@ -45,6 +45,7 @@ type Lock struct {
 	conn    *sql.Conn // used by one statement at a time, under busy
 	control *sql.DB   // watches and kills
 	id      uint64    // CONNECTION_ID() of conn
+	opened  time.Time // when conn was there
 
 	busy sync.Mutex
 
@@ -95,6 +96,7 @@ func (l *Lock) open(ctx context.Context) error {
 	if l.conn, err = l.db.Conn(ctx); err != nil {
 		return l.s.Fail("open the lock connection", err)
 	}
+	l.opened = time.Now()
 	return l.setup(ctx)
 }
 

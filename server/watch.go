@@ -94,8 +94,11 @@ func WatchQuery(id uint64) string {
 func (l *Lock) release(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, abortGrace)
 	defer cancel()
-	_, err := l.control.ExecContext(limited, fmt.Sprintf("KILL CONNECTION %d", l.id))
-	for err == nil && limited.Err() == nil {
+	restarted, err := l.restarted(limited)
+	if err == nil && !restarted {
+		_, err = l.control.ExecContext(limited, fmt.Sprintf("KILL CONNECTION %d", l.id))
+	}
+	for err == nil && !restarted && limited.Err() == nil {
 		var there bool
 		if there, err = l.present(limited); !there {
 			break
@@ -104,6 +107,17 @@ func (l *Lock) release(ctx context.Context) {
 	}
 	// The statement that may still run on it returns now: run sees lost.
 	l.closeDBs()
+}
+
+// restarted says whether the server was started after the lock connection was
+// opened. Then the locks are gone, and the number is somebody else's.
+func (l *Lock) restarted(ctx context.Context) (bool, error) {
+	var name string
+	var up int64 // whole seconds
+	if err := l.control.QueryRowContext(ctx, "SHOW GLOBAL STATUS LIKE 'Uptime'").Scan(&name, &up); err != nil {
+		return false, err
+	}
+	return time.Since(l.opened) > time.Duration(up+1)*time.Second, nil
 }
 
 func sleep(ctx context.Context, d time.Duration) {
