@@ -66,7 +66,7 @@ func (p *preparation) run(ctx context.Context) error {
 	if p.redo, err = p.gathered(ctx); err != nil {
 		return err
 	}
-	defer p.redo.close()
+	defer p.forgetRedo()
 	more, err := p.checkRedo(ctx)
 	if err != nil {
 		return err
@@ -86,6 +86,7 @@ func (p *preparation) run(ctx context.Context) error {
 	if err := p.applyAll(ctx, more); err != nil {
 		return err
 	}
+	p.forgetRedo()
 	if err := p.finishSizes(); err != nil {
 		return err
 	}
@@ -95,6 +96,29 @@ func (p *preparation) run(ctx context.Context) error {
 		}
 	}
 	return p.publish()
+}
+
+// forgetRedo frees what was gathered. The log is about to be replaced, and to
+// remove a large file that is cached takes long: several goroutines make the
+// system forget its pages in less. A log that has just been extracted is not on
+// disk yet, and need not get there.
+func (p *preparation) forgetRedo() {
+	if p.redo == nil {
+		return
+	}
+	if err := p.redo.close(); err != nil {
+		p.opt.Log.Debug("free the redo", "error", err)
+	}
+	p.redo = nil
+	if p.opt.Staged {
+		return
+	}
+	part := p.log.payload/int64(p.opt.Parallel) + 1
+	var wg sync.WaitGroup
+	for i := range int64(p.opt.Parallel) {
+		wg.Go(func() { uncache(p.log.f, redo.StartOffset+i*part, part) })
+	}
+	wg.Wait()
 }
 
 // checkLog refuses logs that are not what a backup leaves.
