@@ -197,7 +197,7 @@ func (g *gatherer) takeBlock(b *block, keep bool) error {
 			}
 			g.pos = b.base + format.LSN(m.to)
 		}
-		g.records += int64(b.records)
+		g.records += int64(b.runs.Records)
 		return nil
 	})
 }
@@ -205,7 +205,7 @@ func (g *gatherer) takeBlock(b *block, keep bool) error {
 // take spreads the runs of a mini-transaction. Only the first record of a run is
 // looked into.
 func (g *gatherer) take(b *block, m span, keep bool) error {
-	runs := b.starts[m.firstRun:m.lastRun]
+	runs := b.runs.Starts[m.firstRun:m.lastRun]
 	for i, start := range runs {
 		at, to := m.from+start, m.records
 		if i+1 < len(runs) {

@@ -21,10 +21,9 @@ func newGatherer(mem int64) *gatherer {
 // takeRecords takes one mini-transaction that starts at an LSN.
 func takeRecords(g *gatherer, at format.LSN, records []byte, keep bool) error {
 	b := &block{buf: redo.AppendMTR(nil, records, 1), base: at}
-	t, starts, _, err := redo.ScanRuns(b.buf, false, nil)
+	err := b.runs.Next(b.buf, false)
 	if err == nil {
-		b.starts = starts
-		err = g.take(b, span{0, uint32(t.MarkerAt), uint32(t.Size), 0, uint32(len(starts))}, keep)
+		err = g.take(b, span{0, uint32(b.runs.MarkerAt), uint32(b.runs.Size), 0, uint32(len(b.runs.Starts))}, keep)
 	}
 	return err
 }

@@ -44,15 +44,13 @@ type block struct {
 	buf  []byte // within a segment
 	base format.LSN
 	mtrs []span
-	// starts are where runs start, counted from their mini-transaction.
-	starts  []uint32
-	records int
+	runs redo.RunScan
 	// err is what comes after the last mini-transaction; io.EOF at the end.
 	err error
 }
 
 // span is a mini-transaction within a block: where it starts, its records end and
-// it ends, in bytes, and where its runs start, in block.starts.
+// it ends, in bytes, and its runs in block.runs.Starts.
 type span struct {
 	from, records, to uint32
 	firstRun, lastRun uint32
@@ -173,7 +171,7 @@ func (s *scanner) read(ctx context.Context, from, until format.LSN) {
 
 // fill finds the mini-transactions of the block that starts at LSN from.
 func (s *scanner) fill(ctx context.Context, b *block, from, until format.LSN) {
-	b.base, b.mtrs, b.starts, b.records = from, b.mtrs[:0], b.starts[:0], 0
+	b.base, b.mtrs, b.runs = from, b.mtrs[:0], redo.RunScan{Starts: b.runs.Starts[:0]}
 	b.err = readable(func() error {
 		at := int64(from - s.log.header.FirstLSN)
 		have, err := s.log.await(ctx, at+overlap)
@@ -197,23 +195,28 @@ func (b *block) split(l *redoLog, until format.LSN, last bool) error {
 		if at >= until || last && used == n {
 			return io.EOF
 		}
-		firstRun := len(b.starts)
-		t, starts, records, err := redo.ScanRuns(b.buf[used:], l.header.Encrypted(), b.starts)
-		switch {
-		case errors.Is(err, redo.ErrShort) && last:
-			return fmt.Errorf("%s: ends inside the mini-transaction at LSN %v: %w", redoName, at, ErrIncomplete)
-		case errors.Is(err, redo.ErrShort) && used > 0:
-			return nil
-		case err == nil && t.Marker != 1:
-			err = errors.New("end marker is not 1")
+		firstRun := uint32(len(b.runs.Starts))
+		err := b.runs.Next(b.buf[used:], l.header.Encrypted())
+		if err != nil || b.runs.Marker != 1 {
+			return b.failed(err, at, used, last)
 		}
-		if err != nil {
-			return (&mtr{start: at}).damaged(err)
-		}
-		b.mtrs = append(b.mtrs, span{uint32(used), uint32(used + t.MarkerAt), uint32(used + t.Size), uint32(firstRun), uint32(len(starts))})
-		b.starts = starts
-		b.records += records
-		used += t.Size
+		from := uint32(used)
+		used += b.runs.Size
+		b.mtrs = append(b.mtrs, span{from, from + uint32(b.runs.MarkerAt), uint32(used), firstRun, uint32(len(b.runs.Starts))})
 	}
 	return nil
+}
+
+// failed says what it means that no mini-transaction with the right marker was
+// found at an LSN, used bytes into the block.
+func (b *block) failed(err error, at format.LSN, used int, last bool) error {
+	switch {
+	case err == nil:
+		err = errors.New("end marker is not 1")
+	case errors.Is(err, redo.ErrShort) && last:
+		return fmt.Errorf("%s: ends inside the mini-transaction at LSN %v: %w", redoName, at, ErrIncomplete)
+	case errors.Is(err, redo.ErrShort) && used > 0:
+		return nil // the next block starts here
+	}
+	return (&mtr{start: at}).damaged(err)
 }

@@ -56,37 +56,56 @@ func ScanMTR(b []byte, encrypted bool) (MTR, error) {
 		}
 		at = next
 	}
-	return endMTR(b, at, encrypted)
+	size, err := sizeMTR(b, at, encrypted)
+	if err != nil {
+		return MTR{}, err
+	}
+	return MTR{Records: b[:at], Marker: b[at], MarkerAt: at, Size: size}, nil
 }
 
-// ScanRuns reads the mini-transaction at the start of b as ScanMTR does, and also
-// appends to starts where its runs start, in bytes from the start of b: a page
+// RunScan finds the runs in one mini-transaction after the other. A run is a page
 // record that names its page, with the records after it that go on there, or a
-// file record. records counts the page records. FREE_PAGE or INIT_PAGE that go on
-// with a page are ErrMalformed.
-func ScanRuns(b []byte, encrypted bool, starts []uint32) (t MTR, _ []uint32, records int, err error) {
+// file record.
+type RunScan struct {
+	// Starts is where runs start, in bytes from the start of their
+	// mini-transaction. Next appends to it.
+	Starts []uint32
+	// Records counts the page records.
+	Records int
+	// Marker, MarkerAt and Size are those of the last mini-transaction: see MTR.
+	Marker         byte
+	MarkerAt, Size int
+}
+
+// Next reads the mini-transaction at the start of b as ScanMTR does. FREE_PAGE or
+// INIT_PAGE that go on with a page are ErrMalformed too.
+func (s *RunScan) Next(b []byte, encrypted bool) error {
 	at, onPage := 0, false
 	for at < len(b) && b[at] > 1 {
 		next, err := recordEnd(b, at)
 		if err != nil {
-			return MTR{}, starts, 0, err
+			return err
 		}
 		switch first := b[at]; {
 		case first&bitSame == 0:
 			onPage = true
-			starts = append(starts, uint32(at))
-			records++
+			s.Starts = append(s.Starts, uint32(at))
+			s.Records++
 		case !onPage:
-			starts = append(starts, uint32(at))
+			s.Starts = append(s.Starts, uint32(at))
 		case first&0x60 == 0:
-			return MTR{}, starts, 0, ErrMalformed
+			return ErrMalformed
 		default:
-			records++
+			s.Records++
 		}
 		at = next
 	}
-	t, err = endMTR(b, at, encrypted)
-	return t, starts, records, err
+	size, err := sizeMTR(b, at, encrypted)
+	if err != nil {
+		return err
+	}
+	s.Marker, s.MarkerAt, s.Size = b[at], at, size
+	return nil
 }
 
 // recordEnd returns where the record ends that starts at b[at].
@@ -109,29 +128,30 @@ func recordEnd(b []byte, at int) (int, error) {
 	return at, nil
 }
 
-// endMTR checks the mini-transaction whose records end at b[at].
-func endMTR(b []byte, at int, encrypted bool) (MTR, error) {
+// sizeMTR checks the mini-transaction whose records end at b[at] and returns its
+// size.
+func sizeMTR(b []byte, at int, encrypted bool) (int, error) {
 	if at == len(b) {
-		return MTR{}, ErrShort
+		return 0, ErrShort
 	}
 	if at == 0 {
-		return MTR{}, ErrEnd
+		return 0, ErrEnd
 	}
 	tail := at + 1
 	if encrypted {
 		tail += nonceSize
 	}
 	if len(b) < tail+crcSize {
-		return MTR{}, ErrShort
+		return 0, ErrShort
 	}
 	sum := crc32c(b[:at])
 	if encrypted {
 		sum = crc32.Update(sum, castagnoli, b[at+1:tail]) // the nonce
 	}
 	if sum != binary.BigEndian.Uint32(b[tail:]) {
-		return MTR{}, ErrCRC
+		return 0, ErrCRC
 	}
-	return MTR{Records: b[:at], Marker: b[at], MarkerAt: at, Size: tail + crcSize}, nil
+	return tail + crcSize, nil
 }
 
 // AppendMTR appends a plain mini-transaction of the given records.
