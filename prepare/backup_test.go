@@ -109,7 +109,7 @@ func startTestServer(t *testing.T, datadir string, args ...string) *server {
 	}
 	t.Cleanup(func() { os.RemoveAll(private) })
 	s := &server{dir: datadir, socket: filepath.Join(private, "s"), errlog: filepath.Join(private, "err"), done: make(chan error, 1)}
-	binary, err := findServer("")
+	binary, err := FindServer("")
 	if err != nil {
 		t.Fatal(err)
 	}

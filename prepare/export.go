@@ -45,10 +45,6 @@ func Export(ctx context.Context, dir, binary string, opt Options) (tables int, e
 // exportArgs keep purge from using the change buffer again once it is merged.
 var exportArgs = []string{"--loose-innodb-change-buffering=none"}
 
-// FindServer returns the path of the server that WithServer and Export would
-// start.
-func FindServer(binary string) (string, error) { return findServer(binary) }
-
 // export is one Export.
 type export struct {
 	tree *tree
@@ -136,10 +132,8 @@ func (e *export) tables() []string {
 
 // tableOf is the table of a tablespace, which may be that of a partition.
 func tableOf(space string) string {
-	if i := strings.Index(strings.ToUpper(space), "#P#"); i > 0 {
-		return space[:i]
-	}
-	return space
+	table, _ := filename.CutPartition(space)
+	return table
 }
 
 // flush has the server write the files of some tables, and puts them aside: it

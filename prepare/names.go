@@ -387,10 +387,8 @@ func (tr *tree) settleDeleted(spaces map[format.SpaceID]*history, rep *Report) e
 // to the table before the #P#.
 func (tr *tree) hasDefinition(rel string) bool {
 	base := strings.TrimSuffix(strings.TrimSuffix(rel, endMoved), ".ibd")
-	if i := strings.Index(strings.ToLower(base), "#p#"); i > 0 {
-		base = base[:i]
-	}
-	return !strings.Contains(base, "/#sql") && tr.exists(base+".frm")
+	table := tableOf(base)
+	return !strings.Contains(table, "/#sql") && tr.exists(table+".frm")
 }
 
 func (tr *tree) settleRenamed(spaces map[format.SpaceID]*history, rep *Report) error {

@@ -88,8 +88,8 @@ func checkNoneElsewhere(dir string, o *origin) error {
 // serverPlaces are where packages put the server when PATH does not name it.
 var serverPlaces = []string{"/usr/sbin", "/usr/libexec", "/usr/local/sbin", "/usr/local/bin", "/usr/local/mysql/bin", "/usr/bin"}
 
-// findServer returns the path of the server to start.
-func findServer(binary string) (string, error) {
+// FindServer returns the path of the server that WithServer and Export start.
+func FindServer(binary string) (string, error) {
 	if binary != "" {
 		path, err := exec.LookPath(binary)
 		if err != nil {
@@ -117,7 +117,7 @@ func withServer(ctx context.Context, dir, binary string, o *origin, opt Options,
 	if err != nil {
 		return err
 	}
-	if binary, err = findServer(binary); err != nil {
+	if binary, err = FindServer(binary); err != nil {
 		return err
 	}
 	before, err := namesIn(dir)

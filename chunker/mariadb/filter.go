@@ -22,10 +22,7 @@ import (
 // namesOf returns what the table of a file of a database may be called.
 func namesOf(db, file string) chunker.Names {
 	stem, _, _ := strings.Cut(file, ".") // the encoding has no dot
-	table, partition := stem, ""
-	if i := strings.Index(strings.ToUpper(stem), "#P#"); i > 0 {
-		table, partition = stem[:i], stem[i:]
-	}
+	table, partition := filename.CutPartition(stem)
 	encoded := chunker.TableName{Database: db, Table: table, Partition: partition}
 	if !strings.Contains(db+stem, "@") {
 		return chunker.Names{encoded}

@@ -212,6 +212,6 @@ func tableOf(name string) string {
 		return ""
 	}
 	stem, _, _ := strings.Cut(file, ".")
-	stem, _, _ = strings.Cut(stem, "#P#")
+	stem, _ = filename.CutPartition(stem)
 	return db + "." + stem
 }
