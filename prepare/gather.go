@@ -64,7 +64,7 @@ func reserveGatherer(start redo.Checkpoint, opt Options) (*gatherer, error) {
 		whole:  completeness{start: start},
 		pos:    start.LSN,
 	}
-	mem, release, err := reserve(int64(g.limit + spill))
+	mem, release, err := reserve(g.limit + spill)
 	if err != nil {
 		return nil, err
 	}

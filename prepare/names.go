@@ -210,7 +210,7 @@ func (tr *tree) settleMarkers(rep *Report) error {
 		return err
 	}
 	for _, rel := range tr.glob("*" + endNew) {
-		if err := os.Rename(tr.path(rel), tr.path(strings.TrimSuffix(rel, endNew)+".ibd")); err != nil {
+		if err := tr.rename(rel, strings.TrimSuffix(rel, endNew)+".ibd"); err != nil {
 			return err
 		}
 	}
@@ -241,21 +241,24 @@ func (tr *tree) moveAsideAs(marker string, rep *Report) error {
 	return tr.remove(marker)
 }
 
-// renamedTo stands between old and new name in Report.Renamed.
-const renamedTo = " -> "
-
 func (tr *tree) moveAside(from, to, end string, rep *Report) error {
 	if err := os.MkdirAll(filepath.Dir(tr.path(to)), 0o700); err != nil {
 		return err
 	}
-	rep.Renamed = append(rep.Renamed, from+renamedTo+to)
-	return os.Rename(tr.path(from), tr.path(to+end))
+	rep.Renamed = append(rep.Renamed, from+" -> "+to)
+	return tr.rename(from, to+end)
+}
+
+// rename and remove remember the directories, which are to be synced.
+func (tr *tree) rename(from, to string) error {
+	tr.changed[path.Dir(from)], tr.changed[path.Dir(to)] = true, true
+	return os.Rename(tr.path(from), tr.path(to))
 }
 
 // finishMoves gives the tables that were moved aside their names.
 func (tr *tree) finishMoves(end string) error {
 	for _, rel := range tr.glob("*.ibd" + end) {
-		if err := os.Rename(tr.path(rel), tr.path(strings.TrimSuffix(rel, end))); err != nil {
+		if err := tr.rename(rel, strings.TrimSuffix(rel, end)); err != nil {
 			return err
 		}
 	}
@@ -287,6 +290,7 @@ func (tr *tree) exists(rel string) bool {
 }
 
 func (tr *tree) remove(rel string) error {
+	tr.changed[path.Dir(rel)] = true
 	if err := os.Remove(tr.path(rel)); err != nil && !os.IsNotExist(err) {
 		return err
 	}

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -378,13 +377,8 @@ func (p *preparation) syncData() error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	for _, rel := range p.rep.Deleted {
-		dirs[filepath.Dir(p.tree.path(rel))] = true
-	}
-	for _, change := range p.rep.Renamed {
-		for rel := range strings.SplitSeq(change, renamedTo) {
-			dirs[filepath.Dir(p.tree.path(rel))] = true
-		}
+	for rel := range p.tree.changed {
+		dirs[p.tree.path(rel)] = true
 	}
 	for dir := range dirs {
 		if err := syncDir(dir); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -70,12 +70,14 @@ type tree struct {
 	// leftOut are the paths of tablespaces that the manifest says were left
 	// out of the backup.
 	leftOut map[format.SpaceID]string
+	// changed are the directories in which names came or went.
+	changed map[string]bool
 	// recovered says that an earlier run got as far as replacing the log.
 	recovered bool
 }
 
 func newTree(dir string, pageSize int) *tree {
-	return &tree{dir: dir, pageSize: pageSize, spaces: map[format.SpaceID]*tablespace{}, unclaimed: map[string]int64{}, leftOut: map[format.SpaceID]string{}}
+	return &tree{dir: dir, pageSize: pageSize, spaces: map[format.SpaceID]*tablespace{}, unclaimed: map[string]int64{}, leftOut: map[format.SpaceID]string{}, changed: map[string]bool{}}
 }
 
 func (tr *tree) path(rel string) string { return filepath.Join(tr.dir, filepath.FromSlash(rel)) }
