@@ -38,60 +38,42 @@ type phases struct {
 	unwanted []chunker.File
 	leftOut  []chunker.Result
 
-	ending      bool           // the redo tail was told where to stop
+	// pos is the moment the backup stands for. Once its LSN is known the redo
+	// tail is told to stop there, and nothing can be tried again.
+	pos         server.Position
 	stages      []format.Stage // of earlier attempts
 	lockSeconds float64        // of earlier attempts
 }
 
 // run is one attempt, the first or a later one.
 func (p *phases) run(ctx context.Context) (*format.Manifest, error) {
-	if err := p.hook.run(ctx, "stage-start", ""); err != nil {
-		return nil, err
+	for _, step := range []func(context.Context) error{
+		p.event("stage-start"),
+		p.listDiscarded,
+		p.copySpaces,
+		p.copyEarly,
+		p.pauseReplication,
+		p.locks.Flush, p.event("stage-flush"),
+		p.locks.BlockDDL, p.event("stage-block-ddl"),
+		p.reconcile,
+		p.copyOthers,
+		p.locks.BlockCommit, p.event("stage-block-commit"),
+		p.position, p.event("end-lsn"),
+		p.copyLast,
+		p.locks.End,
+		p.resumeReplication,
+		p.awaitRedo,
+	} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
 	}
-	if err := p.listDiscarded(ctx); err != nil {
-		return nil, err
-	}
-	if err := p.copySpaces(ctx); err != nil {
-		return nil, err
-	}
-	if err := p.copyEarly(ctx); err != nil {
-		return nil, err
-	}
-	if err := p.pauseReplication(ctx); err != nil {
-		return nil, err
-	}
-	if err := p.stage(ctx, "stage-flush", p.locks.Flush); err != nil {
-		return nil, err
-	}
-	if err := p.stage(ctx, "stage-block-ddl", p.locks.BlockDDL); err != nil {
-		return nil, err
-	}
-	if err := p.reconcile(ctx); err != nil {
-		return nil, err
-	}
-	if err := p.copyOthers(ctx); err != nil {
-		return nil, err
-	}
-	if err := p.stage(ctx, "stage-block-commit", p.locks.BlockCommit); err != nil {
-		return nil, err
-	}
-	pos, err := p.position(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := p.copyLast(ctx); err != nil {
-		return nil, err
-	}
-	if err := p.locks.End(ctx); err != nil {
-		return nil, err
-	}
-	if err := p.resumeReplication(ctx); err != nil {
-		return nil, err
-	}
-	if err := p.awaitRedo(ctx, pos.LSN); err != nil {
-		return nil, err
-	}
-	return p.manifest(pos), nil
+	return p.manifest(), nil
+}
+
+// event is the step that tells the test seam of an event.
+func (p *phases) event(name string) func(context.Context) error {
+	return func(ctx context.Context) error { return p.hook.run(ctx, name, "") }
 }
 
 // listDiscarded asks once, in the first attempt: what goes away later is in the
@@ -101,13 +83,6 @@ func (p *phases) listDiscarded(ctx context.Context) (err error) {
 		p.discarded, err = p.server.Discarded(ctx)
 	}
 	return err
-}
-
-func (p *phases) stage(ctx context.Context, event string, take func(context.Context) error) error {
-	if err := take(ctx); err != nil {
-		return err
-	}
-	return p.hook.run(ctx, event, "")
 }
 
 // passes over the tablespaces before DDL is blocked: the first copies all, the
@@ -270,10 +245,8 @@ func (p *phases) catchUp(ctx context.Context) error {
 		if err := p.written(ctx, lsn); err != nil {
 			return err
 		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(time.Millisecond):
+		if err := sleep(ctx, time.Millisecond); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -357,44 +330,37 @@ func (p *phases) copyChanged(ctx context.Context, files []chunker.File, wanted f
 
 // position reads the moment the backup stands for, while nothing can commit,
 // and tells the redo tail to end there.
-func (p *phases) position(ctx context.Context) (server.Position, error) {
+func (p *phases) position(ctx context.Context) (err error) {
 	if err := p.locks.FlushLogs(ctx); err != nil {
-		return server.Position{}, err
+		return err
 	}
 	if err := p.replication(ctx); err != nil {
-		return server.Position{}, err
+		return err
 	}
-	pos, err := p.locks.Position(ctx)
-	if err != nil {
-		return server.Position{}, err
+	if p.pos, err = p.locks.Position(ctx); err != nil {
+		return err
 	}
-	p.ending = true
 	// Before the lock is released: what the tail has read until now holds no
 	// commit after the position, and it reads nothing more than up to it.
-	p.tail.StopAt(pos.LSN)
-	if err := p.written(ctx, pos.LSN); err != nil {
-		return server.Position{}, err
-	}
-	return pos, p.hook.run(ctx, "end-lsn", "")
+	p.tail.StopAt(p.pos.LSN)
+	return p.written(ctx, p.pos.LSN)
 }
 
 // awaitRedo tells the tail of the server's flushes until it has all that the
 // backup needs. A server with innodb_flush_log_at_trx_commit=0 flushes when it
 // likes; nothing is locked any more.
-func (p *phases) awaitRedo(ctx context.Context, lsn format.LSN) error {
+func (p *phases) awaitRedo(ctx context.Context) error {
 	for {
 		at, err := p.server.Written(ctx)
 		if err != nil {
 			return err
 		}
 		p.tail.Written(at)
-		if at >= lsn {
+		if at >= p.pos.LSN {
 			return nil
 		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(5 * time.Millisecond):
+		if err := sleep(ctx, 5*time.Millisecond); err != nil {
+			return err
 		}
 	}
 }
@@ -424,8 +390,9 @@ func (p *phases) copyLast(ctx context.Context) error {
 }
 
 // manifest says what the archive holds.
-func (p *phases) manifest(pos server.Position) *format.Manifest {
-	p.warnReplication(pos)
+func (p *phases) manifest() *format.Manifest {
+	p.warnReplication()
+	pos := &p.pos
 	m := &format.Manifest{
 		Tool: "xbsend " + version, Command: p.f.command, Started: p.started,
 		Backup: &format.Backup{

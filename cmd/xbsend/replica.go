@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"time"
-
-	"github.com/xbstream/xbstream/server"
 )
 
 // pauseReplication stops the SQL threads of a replica if that is wanted.
@@ -44,8 +42,8 @@ func (p *phases) replication(ctx context.Context) (err error) {
 }
 
 // warnReplication says what was asked for and is not there.
-func (p *phases) warnReplication(pos server.Position) {
-	if p.f.replica.slaveInfo && len(pos.Replication) == 0 {
+func (p *phases) warnReplication() {
+	if p.f.replica.slaveInfo && len(p.pos.Replication) == 0 {
 		p.log.Warn("the server is no replica, --slave-info records nothing")
 	}
 	if p.f.replica.galeraInfo && p.galera == nil {

@@ -25,7 +25,7 @@ func (b *backup) copyAll(ctx context.Context) (*format.Manifest, error) {
 	for left := b.f.lockRetries; ; left-- {
 		m, err := p.attempt(ctx)
 		e, ok := errors.AsType[*server.Error](err)
-		if err == nil || !ok || e.Kind != server.ErrLockTimeout || p.ending || left <= 0 {
+		if err == nil || !ok || e.Kind != server.ErrLockTimeout || p.pos.LSN != 0 || left <= 0 {
 			return m, err
 		}
 		p.giveUp(e)
