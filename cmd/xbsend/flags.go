@@ -74,19 +74,9 @@ type sealFor struct{ keys, files []string }
 
 // connection flags have the names the servers' own clients use; the option
 // files may hold them too.
-var connection = []struct{ name, short, usage string }{
-	{"host", "h", "server's `HOST`; localhost means the socket"},
-	{"port", "P", "server's TCP `PORT`"},
-	{"socket", "S", "server's socket `FILE`"},
-	{"protocol", "", "`tcp` or socket; default: the host decides"},
-	{"user", "u", "`USER` to connect as"},
-	{"password", "p", "`PASSWORD`; without a value it is asked for. Safer: option file, MYSQL_PWD"},
-	{"connect-timeout", "", "`SECONDS` for one attempt to connect"},
-	{"ssl", "", "encrypt the connection"},
-	{"ssl-ca", "", "PEM `FILE` of authorities"},
-	{"ssl-cert", "", "PEM `FILE` of this client's certificate"},
-	{"ssl-key", "", "PEM `FILE` of this client's key"},
-	{"ssl-verify-server-cert", "", "check the server's name against its certificate"},
+var connection = []struct{ name, short string }{
+	{"host", "h"}, {"port", "P"}, {"socket", "S"}, {"protocol", ""}, {"user", "u"}, {"password", "p"}, {"connect-timeout", ""},
+	{"ssl", ""}, {"ssl-ca", ""}, {"ssl-cert", ""}, {"ssl-key", ""}, {"ssl-verify-server-cert", ""},
 }
 
 // defaultIdle is how long a receiving side may stand still. Those that are only
@@ -105,23 +95,24 @@ func (f *flags) register() {
 	s := pflag.NewFlagSet("xbsend", pflag.ContinueOnError)
 	s.SortFlags = false
 	s.SetOutput(io.Discard)
-	s.StringVar(&f.search.File, "defaults-file", "", "read only this option `FILE`")
-	s.StringVar(&f.search.ExtraFile, "defaults-extra-file", "", "read this option `FILE` after the system's")
-	s.StringVar(&f.group, "defaults-group", "", "read this option `GROUP` too")
-	s.StringVar(&f.search.GroupSuffix, "defaults-group-suffix", "", "read groups with this `SUFFIX` too")
-	s.BoolVar(&f.search.NoDefaults, "no-defaults", false, "read no option file")
+	// Of these the usage text has the names, and the manual page the rest.
+	s.StringVar(&f.search.File, "defaults-file", "", "")
+	s.StringVar(&f.search.ExtraFile, "defaults-extra-file", "", "")
+	s.StringVar(&f.group, "defaults-group", "", "")
+	s.StringVar(&f.search.GroupSuffix, "defaults-group-suffix", "", "")
+	s.BoolVar(&f.search.NoDefaults, "no-defaults", false, "")
 	for _, c := range connection {
-		s.VarPF(&connectionValue{}, c.name, c.short, c.usage)
+		s.VarPF(&connectionValue{}, c.name, c.short, "")
 	}
 	s.Lookup("password").NoOptDefVal = askPassword
 	s.Lookup("ssl").NoOptDefVal = "1"
 	s.Lookup("ssl-verify-server-cert").NoOptDefVal = "1"
-	s.StringVar(&f.paths.dataDir, "datadir", "", "where this process finds the server's data `DIR`")
-	s.StringVar(&f.paths.dataHome, "innodb-data-home-dir", "", "the same for the system tablespace `DIR`")
-	s.StringVar(&f.paths.undoDir, "innodb-undo-directory", "", "the same for undo tablespaces `DIR`")
-	s.StringVar(&f.paths.logDir, "innodb-log-group-home-dir", "", "the same for the redo log `DIR`")
-	s.StringVar(&f.paths.ariaLogDir, "aria-log-dir-path", "", "the same for Aria's log `DIR`")
-	s.VisitAll(func(flag *pflag.Flag) { flag.Hidden = true }) // the usage text has them in short
+	s.StringVar(&f.paths.dataDir, "datadir", "", "")
+	s.StringVar(&f.paths.dataHome, "innodb-data-home-dir", "", "")
+	s.StringVar(&f.paths.undoDir, "innodb-undo-directory", "", "")
+	s.StringVar(&f.paths.logDir, "innodb-log-group-home-dir", "", "")
+	s.StringVar(&f.paths.ariaLogDir, "aria-log-dir-path", "", "")
+	s.VisitAll(func(flag *pflag.Flag) { flag.Hidden = true })
 	s.IntVarP(&f.parallel, "parallel", "j", 0, "`N` workers (default: cores)")
 	s.StringVar(&f.compress, "compress", "", "compress with zstd: `LEVEL` fast, default, better or best")
 	s.Lookup("compress").NoOptDefVal = string(format.Default)
@@ -182,9 +173,8 @@ func (f *flags) parse(args []string, s streams) error {
 	if err := f.readRecipients(s); err != nil {
 		return &cli.UsageError{Err: err}
 	}
-	var err2 error
-	if f.filter, err2 = readFilter(f.partial); err2 != nil {
-		return &cli.UsageError{Err: err2}
+	if f.filter, err = readFilter(f.partial); err != nil {
+		return &cli.UsageError{Err: err}
 	}
 	f.parallel = cli.Workers(f.parallel)
 	f.server.LockTimeout = f.lockTimeout
