@@ -175,10 +175,7 @@ func (c *command) input(ctx context.Context, args []string) (io.ReadCloser, erro
 	if err != nil {
 		return nil, err
 	}
-	c.pipe, err = cli.OpenInput(ctx, f, cli.PipeOptions{Idle: c.idle, Log: c.out.Logger("xbstream", c.s.err)})
-	if err != nil {
-		return nil, errors.Join(err, closer.Close())
-	}
+	c.pipe = cli.OpenInput(ctx, f, cli.PipeOptions{Idle: c.idle, Log: c.out.Logger("xbstream", c.s.err)})
 	return pipeCloser{c.pipe, closer}, nil
 }
 

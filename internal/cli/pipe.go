@@ -67,11 +67,11 @@ func (e *IdleError) Error() string {
 }
 
 // OpenInput prepares standard input, or what stands for it, for reading.
-func OpenInput(ctx context.Context, in *os.File, opt PipeOptions) (*Pipe, error) {
+func OpenInput(ctx context.Context, in *os.File, opt PipeOptions) *Pipe {
 	p := newPipe(ctx, in, opt)
 	p.read = p.reader()
 	p.start(false)
-	return p, nil
+	return p
 }
 
 // OpenOutput prepares standard output for writing.
