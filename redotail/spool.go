@@ -124,7 +124,7 @@ func (s *spool) reserve(size int64) (int64, error) {
 // backup asks before it begins: the spool itself is not needed before the
 // receiver has become slow.
 func CheckSpoolDir(dir string) error {
-	f, err := openUnlinked(dir)
+	f, err := openUnlinked(Options{SpoolDir: dir}.withDefaults().SpoolDir)
 	if err != nil {
 		return err
 	}
@@ -135,9 +135,6 @@ func CheckSpoolDir(dir string) error {
 // behind however the process ends. Where the file system cannot do that, the
 // name is there for a moment.
 func openUnlinked(dir string) (*os.File, error) {
-	if dir == "" {
-		dir = os.TempDir()
-	}
 	if f, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_RDWR, 0o600); err == nil {
 		return f, nil
 	}
