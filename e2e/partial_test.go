@@ -4,7 +4,6 @@ import (
 	"database/sql"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -85,21 +84,6 @@ func checksum(t *testing.T, s *servertest.Server, table string) string {
 	return sum.String
 }
 
-// send takes a backup into a file.
-func send(t *testing.T, source *servertest.Server, name string, args ...string) {
-	t.Helper()
-	xbsend, _ := binaries(t)
-	f, err := os.Create(name)
-	check(t, err)
-	defer f.Close()
-	var log strings.Builder
-	c := exec.CommandContext(t.Context(), xbsend, append([]string{"--no-defaults", "--user=root", "--socket=" + source.Socket()}, args...)...)
-	c.Stdout, c.Stderr = f, &log
-	if err := c.Run(); err != nil {
-		t.Fatalf("xbsend %s: %v\n%s", args, err, &log)
-	}
-}
-
 // P1, P4 for some of the tables: they are what they were at the backup's moment,
 // whatever was renamed into the selection, out of it, made and dropped outside of
 // it meanwhile. What is left out is left out by name, and nothing else is.
@@ -122,7 +106,7 @@ func TestPartialBackup(t *testing.T) {
 		"stage-flush": "UPDATE apart.stays SET b = 'again'; RENAME TABLE apart.gone TO apart.gone2;",
 	})
 	archive := filepath.Join(t.TempDir(), "load.xb")
-	send(t, source, archive, "--databases=load")
+	sendTo(t, archive, source, "--databases=load")
 	listed := receive(t, "list", archive)
 	for _, line := range regexp.MustCompile(`(?m)^.*/.*$`).FindAllString(listed, -1) {
 		if !strings.HasPrefix(line, "load/") {
@@ -163,7 +147,7 @@ func withTable(t *testing.T, source *servertest.Server) {
 	t.Helper()
 	t.Setenv("XB_TEST_HOOK", "")
 	archive := filepath.Join(t.TempDir(), "tables.xb")
-	send(t, source, archive, "--tables=^load[.](watched|full_text)$,^odd-näme[$][.]t. ble/%$", "--tables-exclude=by")
+	sendTo(t, archive, source, "--tables=^load[.](watched|full_text)$,^odd-näme[$][.]t. ble/%$", "--tables-exclude=by")
 	var got []string
 	for name := range strings.FieldsSeq(receive(t, "list", archive)) {
 		if strings.Contains(name, "/") {
@@ -218,7 +202,7 @@ func TestTablesAreImported(t *testing.T) {
 	}
 	sums := watched(t, source, "load", nil)
 	archive := filepath.Join(t.TempDir(), "full.xb")
-	send(t, source, archive)
+	sendTo(t, archive, source)
 	dir := filepath.Join(t.TempDir(), "export")
 	receive(t, "-x", "--only", "load.*", "--prepare", "--export", "-C", dir, archive)
 
@@ -254,7 +238,7 @@ func notExported(t *testing.T, source *servertest.Server) {
 	t.Setenv("XB_TEST_HOOK", "")
 	check(t, source.Exec(t.Context(), "XA START 'undecided'", "UPDATE `load`.instant SET c = 1", "XA END 'undecided'", "XA PREPARE 'undecided'"))
 	archive := filepath.Join(t.TempDir(), "undecided.xb")
-	send(t, source, archive, "--tables=^load[.]instant$")
+	sendTo(t, archive, source, "--tables=^load[.]instant$")
 	log, _, err := run(t, nil, nil, "-x", "--prepare", "--export", "-C", filepath.Join(t.TempDir(), "undecided"), archive)
 	if err == nil || !strings.Contains(log, "1 XA transactions are prepared") {
 		t.Errorf("%v\n%s", err, log)
