@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"sync"
 
 	"github.com/klauspost/compress/zstd"
 )
 
 // Writer writes one archive. All methods may be called from many goroutines;
 // frames leave in the order in which calls get the lock, each in one Write.
+// Redo gets it before all else that waits for it.
 // Checksums are computed outside the lock, by the caller's goroutine.
 //
 // The first error sticks: every later call returns it, and Close then writes
@@ -23,7 +23,7 @@ type Writer struct {
 	id  ArchiveID
 	enc *zstd.Encoder // nil: payloads are stored
 
-	mu       sync.Mutex
+	mu       *turn
 	s        *stream
 	off      uint64 // archive offset of the next frame
 	manifest uint64 // archive offset of the first MANIFEST frame
@@ -67,7 +67,7 @@ func newWriter(w io.Writer, id ArchiveID, opt WriterOptions) (*Writer, error) {
 	if _, err := w.Write(head[:]); err != nil {
 		return nil, fmt.Errorf("write archive: %w", err)
 	}
-	return &Writer{w: w, id: id, enc: enc, s: newStream(head[:]), off: archiveHeaderSize}, nil
+	return &Writer{w: w, id: id, enc: enc, mu: newTurn(), s: newStream(head[:]), off: archiveHeaderSize}, nil
 }
 
 // ID returns the archive's id in hexadecimal.
@@ -199,7 +199,11 @@ func (w *Writer) payload(t FrameType, no FileNo, pos uint64, b *Buffer) error {
 	if sealed != b {
 		defer sealed.Release()
 	}
-	w.mu.Lock()
+	if t == FrameRedo {
+		w.mu.LockFirst()
+	} else {
+		w.mu.Lock()
+	}
 	defer w.mu.Unlock()
 	return w.write(&h, sealed, "")
 }
