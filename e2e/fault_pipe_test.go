@@ -4,9 +4,11 @@ import (
 	"errors"
 	"io"
 	"math"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -64,10 +66,15 @@ func newSmallLogSource(t *testing.T, bulk int64) *faultSource {
 	t.Helper()
 	src := newFaultSource(t, servertest.Options{LogFileSize: logSize, LogBin: true, TCP: true},
 		servertest.LoadOptions{BulkBytes: bulk})
-	check(t, src.server.Exec(t.Context(), "SET sql_log_bin = 0", "USE mysql",
+	src.makeFlood()
+	return src
+}
+
+// makeFlood makes the table of flood.
+func (s *faultSource) makeFlood() {
+	check(s.t, s.server.Exec(s.t.Context(), "SET sql_log_bin = 0", "USE mysql",
 		"CREATE TABLE flood (a INT PRIMARY KEY, b VARCHAR(5000)) ENGINE=InnoDB",
 		"INSERT INTO flood SELECT seq, '' FROM seq_1_to_1500"))
-	return src
 }
 
 // P1, P5: the redo log is overwritten again and again while the archive waits
@@ -172,6 +179,47 @@ func TestFaultRedoWithoutPlace(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// P5: a tail that falls behind says so before redo is lost. One that keeps up
+// says nothing, even when it begins most of a log back.
+func TestFaultRedoReadTooSlowly(t *testing.T) {
+	src := newSmallLogSource(t, 0)
+	_, err := src.writers.Stop()
+	check(t, err)
+	const warning = "xbsend: warning: the redo log is read too slowly: "
+	// Nothing moves in a copy of the log: no disk is slower than that.
+	still := t.TempDir()
+	b, err := os.ReadFile(filepath.Join(src.server.Datadir(), "ib_logfile0"))
+	check(t, err)
+	check(t, os.WriteFile(filepath.Join(still, "ib_logfile0"), b, 0o600))
+
+	log := filepath.Join(t.TempDir(), "log")
+	said := func() string {
+		b, err := os.ReadFile(log)
+		check(t, err)
+		return string(b)
+	}
+	tr := trial{kind: "redo log read too slowly", sender: []string{"--innodb-log-group-home-dir=" + still}}
+	tr.wrap[0] = "exec 2>" + log
+	o := src.try(t, tr.atEvent(t, "redo-started", func(r *attempt) {
+		await(t, "the warning", func() bool {
+			src.flood()
+			return strings.Contains(said(), warning)
+		})
+		check(t, r.send.Process.Signal(syscall.SIGTERM))
+	}))
+	o.logs[0].WriteString(said())
+	o.mustFail(says("ended by signal", exitTerminated), senderEnded)
+	if strings.Count(said(), warning) != 1 || !strings.Contains(said(), ", log bytes 8376320, lsn ") {
+		t.Error(said())
+	}
+
+	t.Setenv("XB_TEST_HOOK", "")
+	o = src.try(t, trial{kind: "none"})
+	if o.mustSucceed(); strings.Contains(o.logs[0].String(), warning) {
+		t.Error("a tail that keeps up is said to be slow")
 	}
 }
 

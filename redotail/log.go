@@ -43,6 +43,9 @@ type Log interface {
 	StartComplete() (lsn format.LSN, ok bool)
 	// Checkpoint returns the server's newest checkpoint LSN seen so far.
 	Checkpoint() format.LSN
+	// Capacity returns how many bytes of redo the log holds before the server
+	// overwrites it. A resize changes that.
+	Capacity() int64
 	Close() error
 }
 

@@ -32,7 +32,8 @@ type Options struct {
 	// FlushWait is how long the log may stand still before the LSN asked for
 	// with StopAt; the default is 30 seconds.
 	FlushWait time.Duration
-	// Log receives a line when redo starts to wait on disk.
+	// Log receives a line when redo starts to wait on disk, and a warning when
+	// the server has almost come around to what was not read.
 	Log *slog.Logger
 }
 
@@ -79,9 +80,11 @@ type Tailer struct {
 	mu         sync.Mutex
 	position   format.LSN
 	checkpoint format.LSN
+	capacity   int64      // of the log
 	stopAt     format.LSN // 0: not asked yet
 	endLSN     format.LSN // 0: not reached yet
 	files      fileChanges
+	lag        lag
 }
 
 // New returns a Tailer that has not read anything yet. The Log stays the
@@ -96,6 +99,7 @@ func New(log Log, opt Options) *Tailer {
 		wanted:     make(chan struct{}, 1),
 		position:   start,
 		checkpoint: log.Checkpoint(),
+		capacity:   log.Capacity(),
 		files:      fileChanges{},
 	}
 }
@@ -201,7 +205,7 @@ func (t *Tailer) tellOfDisk(at format.LSN) {
 func (t *Tailer) note(p Piece) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.checkpoint = t.log.Checkpoint()
+	t.checkpoint, t.capacity = t.log.Checkpoint(), t.log.Capacity()
 	if len(p.Data) == 0 {
 		return
 	}
@@ -255,9 +259,11 @@ func (t *Tailer) StopAt(lsn format.LSN) {
 }
 
 // Written passes on that the server has flushed its log up to lsn. The last few
-// KiB of the log are read only when that is known: see Log.
+// KiB of the log are read only when that is known: see Log. Called now and then,
+// it also warns when the reader falls behind.
 func (t *Tailer) Written(lsn format.LSN) {
 	t.log.Written(lsn)
+	t.tellOfLag(lsn)
 	select {
 	case t.wanted <- struct{}{}:
 	default:

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -209,6 +211,46 @@ func TestFullSpoolFailsBothEnds(t *testing.T) {
 	if _, err := tl.Next(t.Context()); !errors.Is(err, redotail.ErrSpoolFull) {
 		t.Fatal(err)
 	}
+}
+
+// P5: it is said, once each time, that redo may be lost before it is.
+func TestFallingBehindIsSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newLogFile(t)
+		var said bytes.Buffer
+		tl := f.tailer(redotail.Options{Log: slog.New(slog.NewTextHandler(&said, nil))})
+		const capacity = 8<<20 - ondisk.StartOffset
+		look := func(written format.LSN, want string) {
+			t.Helper()
+			tl.Written(written)
+			if line := said.String(); (line == "") != (want == "") || !strings.Contains(line, want) {
+				t.Errorf("the server is at %v, the tail at %v: %q, want %q", written, tl.Position(), line, want)
+			}
+			said.Reset()
+		}
+		// At the start much may be unread, and nothing is lost by that.
+		look(first+capacity*3/4, "")
+		look(first+capacity*3/4, "")
+		look(first+capacity*3/4+1, "level=WARN msg=\"the redo log is read too slowly")
+		look(first+capacity*7/8, "")
+
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- tl.Run(ctx) }()
+		f.write(100)
+		synctest.Wait() // until it sleeps at the tip
+		look(f.lsn+capacity/4, "")
+		look(f.lsn+capacity/4-1, "level=INFO msg=\"the redo log is read in time again")
+		look(f.lsn+capacity/2, "")
+		look(f.lsn+capacity/2+1, "unread_bytes=4188161 log_bytes=8376320")
+		look(f.lsn-1, "in time again")
+		tl.StopAt(f.lsn + 1)
+		look(f.lsn+capacity, "") // the rest is not wanted
+		stop()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
 }
 
 func TestRunStopsWithItsContext(t *testing.T) {

@@ -164,7 +164,12 @@ func (b *backup) stream(ctx context.Context, redo format.Redo) (err error) {
 			return err
 		})
 	}
-	part(func() error { return b.tail.Run(gctx) })
+	tailing, stop := context.WithCancel(gctx)
+	part(func() error {
+		defer stop()
+		return b.tail.Run(gctx)
+	})
+	part(func() error { return b.tellWritten(tailing) })
 	part(func() error { return b.sendRedo(gctx) })
 	part(func() (err error) {
 		if err = b.hook.run(gctx, "redo-started", ""); err == nil {
@@ -190,6 +195,24 @@ func (b *backup) sealed(out io.Writer) (io.Writer, error) {
 	w, err := format.Encrypt(out, b.f.recipients...)
 	b.seal = w
 	return w, err
+}
+
+// tellEvery is how often the tail hears how far the server is: often enough for a
+// log that lasts for seconds, seldom enough that the server does not notice.
+const tellEvery = time.Second
+
+// tellWritten lets the tail know how far the server has written, so that it can
+// warn when it falls behind. A server that does not answer is not its business:
+// the locks are watched.
+func (b *backup) tellWritten(ctx context.Context) error {
+	for {
+		if at, err := b.server.Written(ctx); err == nil {
+			b.tail.Written(at)
+		}
+		if sleep(ctx, tellEvery) != nil {
+			return nil
+		}
+	}
 }
 
 // sendRedo passes the redo on as it comes, until the end LSN.

@@ -254,6 +254,9 @@ func (l *Log) StartComplete() (format.LSN, bool) { return l.begun.end, l.begun.e
 // Checkpoint implements redotail.Log.
 func (l *Log) Checkpoint() format.LSN { return l.newest.LSN }
 
+// Capacity implements redotail.Log.
+func (l *Log) Capacity() int64 { return l.ring.Capacity }
+
 // Close closes the log file.
 func (l *Log) Close() error { return l.file.Close() }
 

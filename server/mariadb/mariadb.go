@@ -129,9 +129,12 @@ func (m *mariadb) OpenFiles(ctx context.Context) (map[string]bool, error) {
 	return open, nil
 }
 
+// writtenQuery is sent all the time a backup goes on.
+const writtenQuery = "SHOW GLOBAL STATUS LIKE 'Innodb_lsn_flushed'"
+
 // Written reads Innodb_lsn_flushed.
 func (m *mariadb) Written(ctx context.Context) (format.LSN, error) {
-	rows, err := server.Rows(ctx, m.s.DB, "SHOW GLOBAL STATUS LIKE 'Innodb_lsn_flushed'")
+	rows, err := server.Rows(ctx, m.s.DB, writtenQuery)
 	if err != nil {
 		return 0, m.s.Fail("ask for the LSN flushed", err)
 	}
