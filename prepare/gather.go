@@ -298,7 +298,12 @@ func (g *gatherer) takeFile(record []byte, at format.LSN) error {
 	if f.Op == redo.FileCheckpoint {
 		return nil
 	}
-	h := g.history(f.Space)
+	g.history(f.Space).see(at, f)
+	return nil
+}
+
+// see takes note of a record about the file.
+func (h *history) see(at format.LSN, f redo.FileRecord) {
 	h.name, h.alive = f.Name, true
 	switch f.Op {
 	case redo.FileCreate:
@@ -308,7 +313,6 @@ func (g *gatherer) takeFile(record []byte, at format.LSN) error {
 	case redo.FileDelete:
 		h.deleted, h.alive = at, false
 	}
-	return nil
 }
 
 // voidBefore is the position before which records for a page do not count,

@@ -1,8 +1,6 @@
 package prepare
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -102,46 +100,4 @@ func (c *completeness) check(end format.LSN) error {
 		return fmt.Errorf("%s: FILE_CHECKPOINT(%v), due at LSN %v, is missing: %w", redoName, c.start.LSN, c.start.EndLSN, ErrIncomplete)
 	}
 	return nil
-}
-
-// checkRedoForServer reads the whole log, as a server does not tell a log that
-// was cut from one that ends. A log that a server has already written to (an
-// interrupted WithServer) is the server's to judge.
-func checkRedoForServer(ctx context.Context, dir string, o *origin, rep *Report) error {
-	l, err := openRedo(dir)
-	if err != nil {
-		return err
-	}
-	defer l.Close()
-	rep.CheckpointLSN = l.start.LSN
-	if !l.linear() {
-		return nil
-	}
-	c := completeness{start: l.start, want: o.endLSN, hidden: l.header.Encrypted()}
-	m := l.scan(ctx, l.start.LSN, o.endLSN)
-	defer m.close()
-	for {
-		t, err := m.next()
-		if errors.Is(err, io.EOF) {
-			return c.check(m.position())
-		}
-		if err != nil {
-			return err
-		}
-		rep.RedoBytes += int64(t.end - t.start)
-		if err := c.seeAll(t); err != nil {
-			return t.damaged(err)
-		}
-	}
-}
-
-func (c *completeness) seeAll(t mtr) error {
-	if c.marked() {
-		return nil
-	}
-	files, err := redo.FileRecords(t.records)
-	for _, f := range files {
-		c.see(t.start, f)
-	}
-	return err
 }

@@ -46,7 +46,7 @@ func WithServer(ctx context.Context, dir, binary string, opt Options) (Report, e
 	if err := checkNoneElsewhere(dir, o); err != nil {
 		return rep, err
 	}
-	if err := checkRedoForServer(ctx, dir, o, &rep); err != nil {
+	if err := readyRedo(ctx, dir, o, &rep); err != nil {
 		return rep, err
 	}
 	if err := withServer(ctx, dir, binary, o, opt, nil); err != nil {

@@ -175,3 +175,21 @@ func AppendPageRecord(dst []byte, t RecordType, space format.SpaceID, page forma
 func AppendSameRecord(dst []byte, t RecordType, payload []byte) []byte {
 	return AppendRecord(dst, bitSame|byte(t), payload)
 }
+
+// HideRecord turns the page record at the start of b into one that recovery
+// passes over, of the same length: an OPTION that is not the checksum of a page
+// (InnoDB log0recv.cc, recv_sys_t::parse). payload is that of the record, in b.
+func HideRecord(b, payload []byte) {
+	b[0] = b[0]&^0x70 | byte(Option)
+	if len(payload) == optChecksumSize && payload[0] == optChecksum {
+		payload[0] = optNone
+	}
+}
+
+// What an OPTION record with a page's checksum looks like, and one that says
+// nothing.
+const (
+	optChecksum     = 0
+	optChecksumSize = 1 + 4
+	optNone         = 0xFF
+)

@@ -1,0 +1,236 @@
+package prepare
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/innodb"
+	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
+)
+
+// This file makes sure that a server recovers from the log of a backup what the
+// log says.
+
+// readyRedo reads the whole log before a server does, as a server does not tell
+// a log that was cut from one that ends, and keeps from it what it would get
+// wrong. A log that a server has already written to (an interrupted WithServer)
+// is the server's to judge.
+func readyRedo(ctx context.Context, dir string, o *origin, rep *Report) error {
+	l, err := openRedo(dir)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	rep.CheckpointLSN = l.start.LSN
+	if !l.linear() {
+		return nil
+	}
+	s := logSurvey{
+		whole:  completeness{start: l.start, want: o.endLSN, hidden: l.header.Encrypted()},
+		spaces: map[format.SpaceID]*history{},
+	}
+	if err := s.read(ctx, l, o.endLSN); err != nil {
+		return err
+	}
+	rep.RedoBytes = s.bytes
+	back, err := s.imported(newTree(dir, o.server.PageSize))
+	if err != nil || len(back) == 0 {
+		return err
+	}
+	return l.hideBeforeImport(ctx, dir, back)
+}
+
+// logSurvey is what a log says as a whole.
+type logSurvey struct {
+	whole  completeness
+	spaces map[format.SpaceID]*history
+	bytes  int64
+}
+
+// read reads the log up to until and makes sure that it is whole.
+func (s *logSurvey) read(ctx context.Context, l *redoLog, until format.LSN) error {
+	m := l.scan(ctx, l.start.LSN, until)
+	defer m.close()
+	for {
+		t, err := m.next()
+		if errors.Is(err, io.EOF) {
+			return s.whole.check(m.position())
+		}
+		if err != nil {
+			return err
+		}
+		s.bytes += int64(t.end - t.start)
+		if s.whole.hidden {
+			continue
+		}
+		if err := s.see(t); err != nil {
+			return t.damaged(err)
+		}
+	}
+}
+
+func (s *logSurvey) see(t mtr) error {
+	files, err := redo.FileRecords(t.records)
+	for _, f := range files {
+		s.whole.see(t.start, f)
+		if f.Op == redo.FileCheckpoint {
+			continue
+		}
+		h := s.spaces[f.Space]
+		if h == nil {
+			h = &history{}
+			s.spaces[f.Space] = h
+		}
+		h.see(t.start, f)
+	}
+	return err
+}
+
+// imported returns the tablespaces of the copy that the log deletes and changes
+// afterwards, with the LSN of the last FILE_DELETE: DISCARD wrote it, and IMPORT,
+// which writes nothing, brought a file back under the same id.
+func (s *logSurvey) imported(tr *tree) (map[format.SpaceID]format.LSN, error) {
+	back := map[format.SpaceID]format.LSN{}
+	for id, h := range s.spaces {
+		if h.deleted != 0 && h.alive {
+			back[id] = h.deleted
+		}
+	}
+	if len(back) == 0 {
+		return nil, nil
+	}
+	there, err := tr.spaceIDs()
+	for id := range back {
+		if !there[id] {
+			delete(back, id)
+		}
+	}
+	return back, err
+}
+
+// spaceIDs returns the ids that the first pages of the files of tables say,
+// encrypted or not.
+func (tr *tree) spaceIDs() (map[format.SpaceID]bool, error) {
+	ids := map[format.SpaceID]bool{}
+	head := make([]byte, innodb.HeaderSize)
+	for _, rel := range tr.glob("*.ibd") {
+		f, err := os.Open(tr.path(rel))
+		if err != nil {
+			return nil, err
+		}
+		n, err := f.ReadAt(head, 0)
+		if err = errors.Join(noEOF(err), f.Close()); err != nil {
+			return nil, err
+		}
+		if n == len(head) {
+			ids[innodb.FSPSpaceID(head)] = true
+		}
+	}
+	return ids, nil
+}
+
+func noEOF(err error) error {
+	if err == io.EOF {
+		return nil
+	}
+	return err
+}
+
+// hideBeforeImport replaces the log by one in which nothing is left of the pages
+// that imported tablespaces had before, and of the end of these.
+//
+// A server's recovery does not see that a tablespace has had two lives (InnoDB
+// log0recv.cc, fil_name_process). If the file has another name after the
+// FILE_DELETE, all redo of that id counts, and the INIT_PAGE of CREATE TABLE
+// makes pages anew that were imported: the table comes out empty. If it has the
+// same name, no redo counts, and what changed after the import is lost. The same
+// happens to a server that crashes before a checkpoint (seen with 10.11.19).
+//
+// No byte may move, as the LSN is a position. So records of pages become OPTION
+// records, which recovery passes over, and FILE_DELETE, which has the same form,
+// becomes FILE_MODIFY.
+func (l *redoLog) hideBeforeImport(ctx context.Context, dir string, back map[format.SpaceID]format.LSN) error {
+	path := filepath.Join(dir, redoName)
+	temp := path + tempSuffix
+	if err := l.hideInCopy(ctx, temp, back); err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", temp, err), os.Remove(temp))
+	}
+	if err := os.Rename(temp, path); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+func (l *redoLog) hideInCopy(ctx context.Context, path string, back map[format.SpaceID]format.LSN) error {
+	st, err := l.f.Stat()
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, st.Mode().Perm())
+	if err != nil {
+		return err
+	}
+	if _, err = io.Copy(f, io.NewSectionReader(l.f, 0, st.Size())); err == nil {
+		err = l.hideIn(ctx, f, back)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// hideIn writes the mini-transactions that change to their places in f.
+func (l *redoLog) hideIn(ctx context.Context, f *os.File, back map[format.SpaceID]format.LSN) error {
+	last := format.LSN(0)
+	for _, at := range back {
+		last = max(last, at)
+	}
+	m := l.scan(ctx, l.start.LSN, last+1)
+	defer m.close()
+	var records []byte
+	for {
+		t, err := m.next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		records = append(records[:0], t.records...) // the log's memory is not to be written to
+		changed, err := hideRecords(records, t.start, back)
+		if err != nil {
+			return t.damaged(err)
+		}
+		if !changed {
+			continue
+		}
+		if _, err := f.WriteAt(redo.AppendMTR(nil, records, 1), l.offset(t.start)); err != nil {
+			return err
+		}
+	}
+}
+
+// hideRecords changes the records of the mini-transaction at an LSN that belong
+// to what imported tablespaces were before.
+func hideRecords(records []byte, at format.LSN, back map[format.SpaceID]format.LSN) (changed bool, err error) {
+	walk := redo.NewRecords(records)
+	for start := 0; walk.Next(); start = len(records) - walk.Rest() {
+		r := walk.Record()
+		deleted, ok := back[r.Space]
+		switch {
+		case !ok || at > deleted:
+		case !r.File:
+			redo.HideRecord(records[start:], r.Payload)
+			changed = true
+		case r.Op == redo.FileDelete:
+			records[start] = byte(redo.FileModify) | records[start]&^0xF0
+			changed = true
+		}
+	}
+	return changed, walk.Err()
+}
