@@ -71,6 +71,9 @@ func (r *round) follow(ctx context.Context, p *pressure) error {
 		return err
 	}
 	defer copied.Close()
+	if err := copied.DropTwins(ctx); err != nil {
+		return err
+	}
 	_, complaints, err := copied.CheckTables(ctx)
 	if err != nil {
 		return err

@@ -38,12 +38,18 @@ var stormEngines = []struct{ name, options string }{
 // importer is the worker that discards and imports tablespaces.
 const importer = "import"
 
-// StartStorm begins the storm; only some engines if names are given.
+// StartStorm begins the storm; only some engines if names are given. Nothing is
+// imported while innodb_file_per_table is off: a table in the system tablespace
+// has no tablespace of its own.
 func (s *Server) StartStorm(ctx context.Context, seed uint64, only ...string) (*Storm, error) {
+	filePerTable, err := s.String(ctx, "SELECT @@GLOBAL.innodb_file_per_table")
+	if err != nil {
+		return nil, fmt.Errorf("start storm: %w", err)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	st := &Storm{stop: cancel}
 	for i, e := range stormEngines {
-		if len(only) > 0 && !slices.Contains(only, e.name) {
+		if len(only) > 0 && !slices.Contains(only, e.name) || e.name == importer && filePerTable == "0" {
 			continue
 		}
 		conn, err := s.db.Conn(ctx)
@@ -86,6 +92,10 @@ func (w *stormWorker) run(ctx context.Context) error {
 	step := w.step
 	if w.engine == importer {
 		step = w.importTwin
+		// An import that failed left them.
+		if err := w.server.DropTwins(work); err != nil {
+			return fmt.Errorf("storm of %s: %w", w.engine, err)
+		}
 	}
 	for ctx.Err() == nil {
 		if err := step(work); err != nil {
@@ -254,8 +264,8 @@ func (w *stormWorker) importTwin(ctx context.Context) error {
 	return nil
 }
 
-// DropTwins drops from a copy what the storm leaves of its imports and a binary
-// log knows nothing of.
+// DropTwins drops what the storm leaves of its imports and a binary log knows
+// nothing of: of one that a copy was taken in, or that failed.
 func (s *Server) DropTwins(ctx context.Context) error {
 	db := "storm_" + importer
 	return s.Exec(ctx, "SET SESSION sql_log_bin = 0", "DROP TABLE IF EXISTS "+db+".twin, "+db+".old")
