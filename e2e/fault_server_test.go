@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"database/sql"
+	"database/sql/driver"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -204,8 +205,11 @@ func block(t *testing.T, s *servertest.Server, idle, busy string) (release func(
 			_ = second.exec(busy) // it is killed
 		}
 	}()
+	// Only from here on is it in the way; a statement that has merely begun could
+	// still be overtaken by the backup.
 	await(t, busy, func() bool {
-		n, err := s.String(t.Context(), "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO = ?", busy)
+		n, err := s.String(t.Context(), "SELECT COUNT(*) FROM information_schema.PROCESSLIST "+
+			"WHERE INFO = ? AND STATE IN ('Waiting for table metadata lock', 'User sleep')", busy)
 		check(t, err)
 		return busy == "" || n == "1"
 	})
@@ -241,6 +245,9 @@ func (b *blocker) exec(q string) error {
 func (b *blocker) kill() {
 	b.t.Helper()
 	check(b.t, b.server.Exec(b.t.Context(), "KILL CONNECTION "+b.id))
+	// The pool must not give it to the next session: the server may close it
+	// only then, and with it what that session holds.
+	_ = b.conn.Raw(func(any) error { return driver.ErrBadConn })
 	b.conn.Close()
 }
 
