@@ -34,6 +34,9 @@ type Options struct {
 	// ServerArgs are further arguments for the server that WithServer starts,
 	// such as the ones that load a key plugin.
 	ServerArgs []string
+	// NothingImported says that no table was imported within the redo of the
+	// backup, which WithServer cannot tell from an encrypted log.
+	NothingImported bool
 	// ServerWait bounds how long WithServer waits for recovery; 0 means
 	// DefaultServerWait.
 	ServerWait time.Duration
@@ -108,6 +111,9 @@ var (
 	ErrIncomplete = errors.New("backup is incomplete")
 	// ErrDamaged: redo or a page is not what it claims to be.
 	ErrDamaged = errors.New("backup is damaged")
+	// ErrImported: a table may have been imported within an encrypted redo log;
+	// Options.NothingImported says that none was.
+	ErrImported = errors.New("may have been imported within the encrypted redo")
 	// ErrServer: the server's own recovery failed.
 	ErrServer = errors.New("server recovery failed")
 )

@@ -26,8 +26,10 @@ import (
 // binary means mariadbd or mysqld of this machine.
 //
 // It proves less than Run: that the redo was whole to the end LSN before the
-// start, and that the server went past that LSN. Errors wrap ErrServer and
-// carry the last lines of the server's log.
+// start, that none of it is what a server is known to recover wrongly, and that
+// the server went past that LSN. Errors of the server wrap ErrServer and carry
+// the last lines of its log; ErrImported is wrapped where an encrypted log may
+// hold an import.
 func WithServer(ctx context.Context, dir, binary string, opt Options) (Report, error) {
 	opt = opt.withDefaults()
 	dir, err := filepath.Abs(dir)
@@ -46,7 +48,7 @@ func WithServer(ctx context.Context, dir, binary string, opt Options) (Report, e
 	if err := checkNoneElsewhere(dir, o); err != nil {
 		return rep, err
 	}
-	if err := readyRedo(ctx, dir, o, &rep); err != nil {
+	if err := readyRedo(ctx, dir, o, opt, &rep); err != nil {
 		return rep, err
 	}
 	if err := withServer(ctx, dir, binary, o, opt, nil); err != nil {

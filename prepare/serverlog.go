@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -20,7 +21,7 @@ import (
 // a log that was cut from one that ends, and keeps from it what it would get
 // wrong. A log that a server has already written to (an interrupted WithServer)
 // is the server's to judge.
-func readyRedo(ctx context.Context, dir string, o *origin, rep *Report) error {
+func readyRedo(ctx context.Context, dir string, o *origin, opt Options, rep *Report) error {
 	l, err := openRedo(dir)
 	if err != nil {
 		return err
@@ -38,7 +39,14 @@ func readyRedo(ctx context.Context, dir string, o *origin, rep *Report) error {
 		return err
 	}
 	rep.RedoBytes = s.bytes
-	back, err := s.imported(newTree(dir, o.server.PageSize))
+	tr := newTree(dir, o.server.PageSize)
+	if s.whole.hidden {
+		if opt.NothingImported {
+			return nil
+		}
+		return s.refuseImported(tr)
+	}
+	back, err := s.imported(tr)
 	if err != nil || len(back) == 0 {
 		return err
 	}
@@ -49,6 +57,7 @@ func readyRedo(ctx context.Context, dir string, o *origin, rep *Report) error {
 type logSurvey struct {
 	whole  completeness
 	spaces map[format.SpaceID]*history
+	traces []redo.Trace // in their place, of an encrypted log
 	bytes  int64
 }
 
@@ -65,16 +74,17 @@ func (s *logSurvey) read(ctx context.Context, l *redoLog, until format.LSN) erro
 			return err
 		}
 		s.bytes += int64(t.end - t.start)
-		if s.whole.hidden {
-			continue
-		}
 		if err := s.see(t); err != nil {
 			return t.damaged(err)
 		}
 	}
 }
 
-func (s *logSurvey) see(t mtr) error {
+func (s *logSurvey) see(t mtr) (err error) {
+	if s.whole.hidden {
+		s.traces, err = redo.AppendTraces(s.traces, t.records, t.start, t.end)
+		return err
+	}
 	files, err := redo.FileRecords(t.records)
 	for _, f := range files {
 		s.whole.see(t.start, f)
@@ -104,41 +114,66 @@ func (s *logSurvey) imported(tr *tree) (map[format.SpaceID]format.LSN, error) {
 	if len(back) == 0 {
 		return nil, nil
 	}
-	there, err := tr.spaceIDs()
-	for id := range back {
-		if !there[id] {
-			delete(back, id)
-		}
-	}
-	return back, err
-}
-
-// spaceIDs returns the ids that the first pages of the files of tables say,
-// encrypted or not.
-func (tr *tree) spaceIDs() (map[format.SpaceID]bool, error) {
-	ids := map[format.SpaceID]bool{}
-	head := make([]byte, innodb.HeaderSize)
+	there := map[format.SpaceID]bool{}
 	for _, rel := range tr.glob("*.ibd") {
-		f, err := os.Open(tr.path(rel))
+		id, err := tr.spaceID(rel)
 		if err != nil {
 			return nil, err
 		}
-		n, err := f.ReadAt(head, 0)
-		if err = errors.Join(noEOF(err), f.Close()); err != nil {
-			return nil, err
-		}
-		if n == len(head) {
-			ids[innodb.FSPSpaceID(head)] = true
-		}
+		there[id] = true
 	}
-	return ids, nil
+	maps.DeleteFunc(back, func(id format.SpaceID, _ format.LSN) bool { return !there[id] })
+	return back, nil
 }
 
-func noEOF(err error) error {
-	if err == io.EOF {
-		return nil
+// refuseImported refuses a backup with an encrypted log if a table may have been
+// imported: nothing can then be kept from the server.
+func (s *logSurvey) refuseImported(tr *tree) error {
+	traces := redo.NewTraces(s.traces)
+	for _, rel := range tr.glob("*.ibd") {
+		id, err := tr.spaceID(rel)
+		if err != nil {
+			return err
+		}
+		at, may, err := traces.Imported(id, "./"+rel, func(floor format.LSN) (innodb.Age, error) {
+			return tr.readAge(rel, floor)
+		})
+		if err != nil {
+			return err
+		}
+		if may {
+			return fmt.Errorf("%s (space %v): %w: at LSN %v stands what may be its DISCARD TABLESPACE, and a server's recovery would lose rows of it then; take another backup after the server's next checkpoint, or use --nothing-imported if no table was imported", rel, id, ErrImported, at)
+		}
 	}
-	return err
+	return nil
+}
+
+// spaceID returns the id that page 0 of a file says, encrypted or not, 0 if it was
+// never written.
+func (tr *tree) spaceID(rel string) (format.SpaceID, error) {
+	f, err := os.Open(tr.path(rel))
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	var head [innodb.HeaderSize]byte
+	if _, err := f.ReadAt(head[:], 0); err != nil && !errors.Is(err, io.EOF) {
+		return 0, err
+	}
+	return innodb.FSPSpaceID(head[:]), nil
+}
+
+func (tr *tree) readAge(rel string, floor format.LSN) (innodb.Age, error) {
+	f, err := os.Open(tr.path(rel))
+	if err != nil {
+		return innodb.Age{}, err
+	}
+	defer f.Close()
+	a, err := innodb.ReadAge(f, floor)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", rel, err)
+	}
+	return a, err
 }
 
 // hideBeforeImport replaces the log by one in which nothing is left of the pages

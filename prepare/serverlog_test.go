@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/xbstream/xbstream/format"
@@ -64,7 +65,7 @@ func TestHideBeforeImport(t *testing.T) {
 	o := &origin{endLSN: start + format.LSN(len(log)-redo.StartOffset), server: format.Server{PageSize: 16384}}
 	for range 2 {
 		rep := Report{}
-		if err := readyRedo(context.Background(), dir, o, &rep); err != nil {
+		if err := readyRedo(context.Background(), dir, o, Options{}, &rep); err != nil {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(path)
@@ -103,4 +104,42 @@ func firstPageFor(id byte) []byte {
 	page := make([]byte, 16384)
 	page[37], page[41] = id, id
 	return page
+}
+
+// TestImportInEncryptedRedo: what cannot be kept from a server is refused, with
+// the table and the place, unless the operator knows better (P1).
+func TestImportInEncryptedRedo(t *testing.T) {
+	const start, imported = 50_000, 7
+	dir := t.TempDir()
+	crypt := redo.Encryption{3: 1, 7: 1} // key 1, version 1
+	// Ids and names are not looked at: that they are in clear here shows it.
+	log := redo.LinearHead("Backup 1", crypt, redo.Checkpoint{LSN: start, EndLSN: start})
+	for _, op := range []redo.FileOp{redo.FileCreate, redo.FileDelete, redo.FileModify} {
+		record := redo.AppendFileRecord(nil, redo.FileRecord{Op: op, Space: imported, Name: "./d/t.ibd"})
+		log = redo.AppendEncryptedMTR(log, record, 1, [8]byte{1})
+	}
+	file := append(firstPageFor(imported), firstPageFor(imported)...)
+	file[57] = 0x15 // full_crc32, 16 KiB
+	path := filepath.Join(dir, "d", "t.ibd")
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, redoName), log, 0o640), os.Mkdir(filepath.Join(dir, "d"), 0o700), os.WriteFile(path, file, 0o640)); err != nil {
+		t.Fatal(err)
+	}
+	o := &origin{endLSN: start + format.LSN(len(log)-redo.StartOffset), server: format.Server{PageSize: 16384}}
+	err := readyRedo(context.Background(), dir, o, Options{}, &Report{})
+	for _, word := range []string{"d/t.ibd (space 7)", "LSN 50025", "--nothing-imported"} {
+		if !errors.Is(err, ErrImported) || !strings.Contains(err.Error(), word) {
+			t.Errorf("%v; want ErrImported that says %q", err, word)
+		}
+	}
+	if err := readyRedo(context.Background(), dir, o, Options{NothingImported: true}, &Report{}); err != nil {
+		t.Error(err)
+	}
+	// The second page was there before the DISCARD, as it is.
+	file[16384+23] = 9
+	if err := os.WriteFile(path, file, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := readyRedo(context.Background(), dir, o, Options{}, &Report{}); err != nil {
+		t.Error(err)
+	}
 }

@@ -29,6 +29,7 @@ var errPrepare = errors.New("prepare failed")
 type prepareFlags struct {
 	server        string   // "" = without a server
 	serverOptions []string // for that server
+	notImported   bool
 	export        bool
 	memory        cli.Size
 	verify        bool
@@ -45,12 +46,13 @@ func (p *prepareFlags) register(f *pflag.FlagSet) {
 	f.BoolVar(&p.verify, "verify", false, "read every page again after preparing")
 	f.StringVar(&p.server, "with-server", "", "prepare by starting a server on the copy, the one called `BINARY` (default: mariadbd)")
 	f.Lookup("with-server").NoOptDefVal = anyServer
+	f.BoolVar(&p.notImported, "nothing-imported", false, "with an encrypted redo log: no table was imported while it was written")
 	f.BoolVar(&p.export, "export", false, "then write the .cfg files for ALTER TABLE ... IMPORT TABLESPACE; starts a server, see --with-server")
 	f.StringArrayVar(&p.serverOptions, "server-option", nil, "`OPTION` for that server, as plugin-load-add=file_key_management; repeatable")
 }
 
 func (p *prepareFlags) options(log *slog.Logger) prepare.Options {
-	return prepare.Options{Memory: int64(p.memory), Parallel: p.parallel, Verify: p.verify, Staged: p.staged, Log: log}
+	return prepare.Options{Memory: int64(p.memory), Parallel: p.parallel, Verify: p.verify, Staged: p.staged, NothingImported: p.notImported, Log: log}
 }
 
 func (p *prepareFlags) run(ctx context.Context, dir string, log *slog.Logger, bar *cli.Progress) (prepare.Report, error) {

@@ -1,0 +1,59 @@
+package innodb
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/xbstream/xbstream/format"
+)
+
+// Age is what the LSNs in a tablespace's pages say of how old they are.
+type Age struct {
+	// Oldest is the lowest LSN of a page, 0 if no page has one.
+	Oldest format.LSN
+	// Unstamped says that a page was written and has no LSN. That is how
+	// ALTER TABLE … IMPORT TABLESPACE leaves pages until they change (seen with
+	// 10.11); whatever else writes a page gives it one.
+	Unstamped bool
+}
+
+// see takes note of a page, of which it needs the header.
+func (a *Age) see(header []byte) {
+	switch lsn := LSN(header); {
+	case lsn != 0 && (a.Oldest == 0 || lsn < a.Oldest):
+		a.Oldest = lsn
+	case lsn == 0 && !IsZero(header):
+		a.Unstamped = true
+	}
+}
+
+// ReadAge reads the headers of pages, which are in clear also when the pages are
+// encrypted, until it meets a page that is not newer than floor: Oldest is then
+// that page's, and Unstamped may be false for want of looking. A file with no
+// page 0 has the zero Age.
+func ReadAge(f io.ReaderAt, floor format.LSN) (a Age, err error) {
+	var head [HeaderSize]byte
+	if _, err := f.ReadAt(head[:], 0); err != nil || IsZero(head[:]) {
+		return a, unlessEOF(err)
+	}
+	pages, err := ParseFlags(Flags(head[:]))
+	if err != nil {
+		return a, fmt.Errorf("page 0: %w", err)
+	}
+	header := head[:offData]
+	for off := int64(0); a.Oldest == 0 || a.Oldest > floor; off += int64(pages.Physical) {
+		if _, err := f.ReadAt(header, off); err != nil {
+			return a, unlessEOF(err)
+		}
+		a.see(header)
+	}
+	return a, nil
+}
+
+func unlessEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
