@@ -66,6 +66,35 @@ func TestRedoGoesBeforeData(t *testing.T) {
 	})
 }
 
+// More redo than the pipe carries does not keep data out.
+func TestRedoLeavesAShareToData(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTurn()
+		l.Lock()
+		var order strings.Builder
+		var all sync.WaitGroup
+		wait := func(name string, lock func()) {
+			all.Go(func() {
+				lock()
+				order.WriteString(name)
+				l.Unlock()
+			})
+			synctest.Wait() // until it waits for its turn
+		}
+		for range 3 {
+			wait("d", l.Lock)
+		}
+		for range 12 {
+			wait("r", func() { l.LockFirst(ChunkSize) })
+		}
+		l.Unlock()
+		all.Wait()
+		if order.String() != "rrrrdrrrrdrrrrd" {
+			t.Errorf("the order is %q", &order)
+		}
+	})
+}
+
 // Nobody waits for ever, and nobody has the lock besides another.
 func TestTurnIsALock(t *testing.T) {
 	l, n := newTurn(), 0
@@ -73,7 +102,7 @@ func TestTurnIsALock(t *testing.T) {
 	for i := range 8 {
 		lock := l.Lock
 		if i < 2 {
-			lock = l.LockFirst
+			lock = func() { l.LockFirst(ChunkSize) }
 		}
 		all.Go(func() {
 			for range 5000 {

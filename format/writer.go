@@ -13,7 +13,8 @@ import (
 
 // Writer writes one archive. All methods may be called from many goroutines;
 // frames leave in the order in which calls get the lock, each in one Write.
-// Redo gets it before all else that waits for it.
+// Redo gets it before all else that waits for it, but for a share of a fifth that
+// is left to data.
 // Checksums are computed outside the lock, by the caller's goroutine.
 //
 // The first error sticks: every later call returns it, and Close then writes
@@ -200,7 +201,7 @@ func (w *Writer) payload(t FrameType, no FileNo, pos uint64, b *Buffer) error {
 		defer sealed.Release()
 	}
 	if t == FrameRedo {
-		w.mu.LockFirst()
+		w.mu.LockFirst(int(h.stored))
 	} else {
 		w.mu.Lock()
 	}
