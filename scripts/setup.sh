@@ -16,7 +16,7 @@ packages=(
   zstd                    # the peer for compression
   openssh-server          # the ssh pipeline, on a loopback port
   python3-minimal         # the independent reader of archives
-  strace                  # counts what is read
+  strace                  # counts what is read, makes system calls fail
 )
 
 if ! command -v go >/dev/null; then
