@@ -113,8 +113,11 @@ type Class int
 const (
 	// ClassSchema: definitions: .frm, .par, .TRG, .TRN, db.opt.
 	ClassSchema Class = iota + 1
-	// ClassTable: tables of MyISAM, CSV, ARCHIVE, MERGE; unknown files.
+	// ClassTable: tables of MyISAM, CSV, ARCHIVE, MERGE.
 	ClassTable
+	// ClassUnknown: what no engine uses, which no lock keeps: notes somebody
+	// left, the .cfg of FLUSH TABLES … FOR EXPORT.
+	ClassUnknown
 	// ClassAriaControl: the control file of Aria, to be read before all
 	// other files of Aria, so that recovery starts early enough.
 	ClassAriaControl
@@ -138,7 +141,7 @@ const (
 
 // Stage returns from which stage on files of the class do not change.
 func (c Class) Stage() Stage {
-	if c <= ClassTable {
+	if c <= ClassUnknown {
 		return StageBlockDDL
 	}
 	return StageBlockCommit

@@ -90,7 +90,7 @@ func (d *Discoverer) classify(db string, e fs.DirEntry) (c chunker.Class, ok boo
 	}
 	c, known := classes[ext]
 	if !known {
-		c = chunker.ClassTable
+		c = chunker.ClassUnknown
 	}
 	if serverTables[db+"/"+base] && c != chunker.ClassSchema {
 		c = chunker.ClassServerTable

@@ -191,7 +191,7 @@ func (p *phases) mayBeEarly(f chunker.File) bool {
 	if p.layout.MyISAMMmap {
 		return false // writes through a mapping leave no trace in the file's times
 	}
-	return f.Class == chunker.ClassSchema || f.Class == chunker.ClassTable || f.Class == chunker.ClassAria
+	return f.Class == chunker.ClassSchema || f.Class == chunker.ClassTable || f.Class == chunker.ClassUnknown || f.Class == chunker.ClassAria
 }
 
 // reconcile settles which copies stand for the tablespaces there are, now that
@@ -215,7 +215,7 @@ func (p *phases) reconcile(ctx context.Context) error {
 	}
 	p.count(p.late)
 	p.spaces = append(p.spaces, p.late...) // of use when these locks are given up
-	if err := mustStand(p.late); err != nil {
+	if err := p.mustStand(p.late); err != nil {
 		return err
 	}
 	if p.leftOut, err = leaveOut(ctx, p.unwanted); err != nil {
@@ -273,10 +273,14 @@ func (p *phases) written(ctx context.Context, lsn format.LSN) error {
 }
 
 // mustStand makes sure that nothing disappeared that the lock should have kept.
-// Only the files of a running ALTER may.
-func mustStand(results []chunker.Result) error {
+// It does not keep the files of a running ALTER, nor those of somebody else.
+func (p *phases) mustStand(results []chunker.Result) error {
 	for _, r := range results {
-		if r.Gone && !strings.Contains(r.File.Rel, "#sql") {
+		switch {
+		case !r.Gone || strings.Contains(r.File.Rel, "#sql"):
+		case r.File.Class == chunker.ClassUnknown:
+			p.log.Warn("a file that is none of a table's was removed meanwhile and is left out", "file", r.File.Abs)
+		default:
 			return fmt.Errorf("%s: file %s disappeared while DDL was blocked", r.File.Table, r.File.Abs)
 		}
 	}
@@ -325,7 +329,7 @@ func (p *phases) copyChanged(ctx context.Context, files []chunker.File, wanted f
 	for _, r := range done {
 		p.others[r.File.Rel] = r
 	}
-	return mustStand(done)
+	return p.mustStand(done)
 }
 
 // position reads the moment the backup stands for, while nothing can commit,
