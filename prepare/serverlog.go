@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
@@ -50,6 +51,7 @@ func readyRedo(ctx context.Context, dir string, o *origin, opt Options, rep *Rep
 	if err != nil || len(back) == 0 {
 		return err
 	}
+	opt.Log.Info("redo of before an import is hidden from the server", "tablespaces", len(back))
 	return l.hideBeforeImport(ctx, dir, back)
 }
 
@@ -129,6 +131,9 @@ func (s *logSurvey) imported(tr *tree) (map[format.SpaceID]format.LSN, error) {
 // refuseImported refuses a backup with an encrypted log if a table may have been
 // imported: nothing can then be kept from the server.
 func (s *logSurvey) refuseImported(tr *tree) error {
+	if !slices.ContainsFunc(s.traces, func(t redo.Trace) bool { return t.Op == redo.FileDelete }) {
+		return nil
+	}
 	traces := redo.NewTraces(s.traces)
 	for _, rel := range tr.glob("*.ibd") {
 		id, err := tr.spaceID(rel)

@@ -65,7 +65,7 @@ func TestHideBeforeImport(t *testing.T) {
 	o := &origin{endLSN: start + format.LSN(len(log)-redo.StartOffset), server: format.Server{PageSize: 16384}}
 	for range 2 {
 		rep := Report{}
-		if err := readyRedo(context.Background(), dir, o, Options{}, &rep); err != nil {
+		if err := readyRedo(context.Background(), dir, o, Options{}.withDefaults(), &rep); err != nil {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(path)

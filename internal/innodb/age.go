@@ -13,8 +13,8 @@ type Age struct {
 	// Oldest is the lowest LSN of a page, 0 if no page has one.
 	Oldest format.LSN
 	// Unstamped says that a page was written and has no LSN. That is how
-	// ALTER TABLE … IMPORT TABLESPACE leaves pages until they change (seen with
-	// 10.11); whatever else writes a page gives it one.
+	// ALTER TABLE … IMPORT TABLESPACE leaves pages until they change (InnoDB
+	// row0import.cc, PageConverter); whatever else writes a page gives it one.
 	Unstamped bool
 }
 
