@@ -2,8 +2,14 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -78,8 +84,16 @@ func TestImportedTables(t *testing.T) {
 	for _, how := range [][]string{nil, {"--with-server"}} {
 		t.Run(fmt.Sprint(how), func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "copy")
-			receive(t, append([]string{"-x", "--prepare", "-C", dir, archive}, how...)...)
+			said := receive(t, append([]string{"-x", "--prepare", "-C", dir, archive}, how...)...)
 			compareImported(t, source, startCopy(t, dir))
+			// All of late but late_only, to which nothing happens, and early_only.
+			hidden := regexp.MustCompile(`hidden from the server \(tablespaces (\d+)\)`).FindStringSubmatch(said)
+			if how == nil && hidden != nil {
+				t.Errorf("no server, and %s", hidden[0])
+			}
+			if how != nil && (hidden == nil || atoi(t, hidden[1]) < len(importing)) {
+				t.Errorf("%d tablespaces were imported during the backup and changed: %s", len(importing), said)
+			}
 		})
 	}
 }
@@ -93,5 +107,62 @@ func compareImported(t *testing.T, source, copied *servertest.Server) {
 	}
 	if c.Rows < 15_000 {
 		t.Errorf("only %d rows compared", c.Rows)
+	}
+}
+
+func atoi(t *testing.T, s string) int {
+	t.Helper()
+	n, err := strconv.Atoi(s)
+	check(t, err)
+	return n
+}
+
+// P1: with an encrypted redo log only the server can read what a table went through, and
+// preparing is refused for those that may have been imported.
+func TestImportInEncryptedRedo(t *testing.T) {
+	ctx := t.Context()
+	dir := t.TempDir()
+	keys := filepath.Join(dir, "keys")
+	check(t, os.WriteFile(keys, []byte("1;"+strings.Repeat("a7", 32)+"\n"), 0o600))
+	plugin := []string{"--plugin-load-add=file_key_management", "--file-key-management-filename=" + keys, "--innodb-encrypt-log=ON", "--innodb-encrypt-tables=ON"}
+	source := importSource(t, plugin...)
+	prepare := func(name string, more ...string) (string, error) {
+		archive := filepath.Join(dir, name+".xb")
+		if _, err := os.Stat(archive); err != nil {
+			sendTo(t, archive, source)
+		}
+		args := []string{"-x", "--prepare", "--with-server", "-C", filepath.Join(dir, name+fmt.Sprint(more)), archive}
+		for _, option := range plugin {
+			args = append(args, "--server-option="+option)
+		}
+		_, xbstream := binaries(t)
+		out, err := exec.CommandContext(ctx, xbstream, append(args, more...)...).CombinedOutput()
+		return string(out), err
+	}
+
+	load := "INSERT INTO twins.$t SELECT * FROM twins.seed"
+	for i, then := range [][]string{
+		{"DROP TABLE twins.$t", "CREATE TABLE twins.$t" + importedColumns, load},
+		{"TRUNCATE TABLE twins.$t", load},
+		{"OPTIMIZE TABLE twins.$t", "UPDATE twins.$t SET a = a + 1"},
+		{"ALTER TABLE twins.$t FORCE, ALGORITHM=COPY", "UPDATE twins.$t SET a = a + 1"},
+		{"RENAME TABLE twins.$t TO twins.$t_n", "CREATE TABLE twins.$t LIKE twins.$t_n", "DROP TABLE twins.$t_n", load},
+	} {
+		for _, q := range slices.Concat([]string{"CREATE TABLE twins.$t" + importedColumns, load}, then) {
+			check(t, source.Exec(ctx, strings.ReplaceAll(q, "$t", fmt.Sprintf("changed%d", i))))
+		}
+	}
+	if out, err := prepare("changed"); err != nil {
+		t.Errorf("nothing was imported: %v\n%s", err, out)
+	}
+
+	check(t, importTables(ctx, source, "early"))
+	out, err := prepare("imported")
+	exit := (*exec.ExitError)(nil)
+	if !errors.As(err, &exit) || exit.ExitCode() != 10 || !regexp.MustCompile(`twins/early_\w+\.ibd \(space \d+\): may have been imported .* at LSN \d+`).MatchString(out) {
+		t.Errorf("%v, want exit code 10 and a table that was imported\n%s", err, out)
+	}
+	if out, err := prepare("imported", "--nothing-imported"); err != nil {
+		t.Errorf("--nothing-imported: %v\n%s", err, out)
 	}
 }
