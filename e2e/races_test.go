@@ -404,7 +404,9 @@ func databaseFiles(t *testing.T, datadir string) map[string]bool {
 	t.Helper()
 	names := map[string]bool{}
 	check(t, fs.WalkDir(os.DirFS(datadir), ".", func(name string, _ fs.DirEntry, err error) error {
-		if strings.Contains(name, "/") {
+		// A server keeps a .TRG- of a .TRG while it changes triggers, and may
+		// leave it behind when that fails.
+		if strings.Contains(name, "/") && !strings.HasSuffix(name, ".TRG-") && !strings.HasSuffix(name, ".TRN-") {
 			names[name] = true
 		}
 		return err
