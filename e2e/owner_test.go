@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/xbstream/xbstream/internal/servertest"
 )
 
 // An ordinary user gets files of his own, and clear words before anything is
@@ -81,5 +84,45 @@ func TestExtractAsOrdinaryUser(t *testing.T) {
 			t.Errorf("%s %q: left a target: %v", row.dir, row.args, err)
 		}
 		mustNotHold(t, closed, "")
+	}
+}
+
+// What root prepares belongs to whom the backup was given: a server that runs as
+// that user must be able to open it. What lies beside it is left alone.
+func TestPrepareKeepsOwner(t *testing.T) {
+	uid := uint32(os.Geteuid())
+	if uid == 0 {
+		uid = 65534
+	}
+	source := servertest.New(t, servertest.Options{})
+	check(t, source.Exec(t.Context(), "CREATE DATABASE mine", "CREATE TABLE mine.a (id INT PRIMARY KEY) ENGINE=InnoDB"))
+	archive := filepath.Join(t.TempDir(), "archive.xb")
+	sendTo(t, archive, source)
+	for _, how := range []string{"--verify", "--with-server", "--export"} {
+		t.Run(how, func(t *testing.T) {
+			dir := t.TempDir()
+			for _, name := range []string{"logs/server.log", "lost+found/x"} {
+				check(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700))
+				check(t, os.WriteFile(filepath.Join(dir, name), nil, 0o600))
+			}
+			receive(t, "-x", "-C", dir, "--into-non-empty", fmt.Sprintf("--chown=%d", uid), archive)
+			receive(t, "prepare", how, dir)
+			check(t, filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
+				check(t, err)
+				if p == dir {
+					return nil
+				}
+				st, err := e.Info()
+				check(t, err)
+				want := uid
+				if rel, _ := filepath.Rel(dir, p); strings.HasPrefix(rel, "lo") {
+					want = uint32(os.Geteuid())
+				}
+				if got := st.Sys().(*syscall.Stat_t).Uid; got != want {
+					t.Errorf("%s belongs to %d, want %d", p, got, want)
+				}
+				return nil
+			}))
+		})
 	}
 }

@@ -39,6 +39,9 @@ func Export(ctx context.Context, dir, binary string, opt Options) (tables int, e
 		e.abandon()
 		return 0, err
 	}
+	if err := o.giveToOwner(dir); err != nil {
+		return 0, err
+	}
 	return len(e.tables()), e.finish()
 }
 

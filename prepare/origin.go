@@ -187,12 +187,12 @@ func (o *origin) markPrepared(dir string) error {
 // replaceFile puts content in the place of path so that a crash leaves the old
 // file or the new one: written beside it, synced, renamed, directory synced.
 func replaceFile(path string, content []byte) error {
-	mode := os.FileMode(0o640)
-	if st, err := os.Stat(path); err == nil {
-		mode = st.Mode().Perm()
+	old, err := os.Stat(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	temp := path + tempSuffix
-	if err := writeSynced(temp, content, mode); err != nil {
+	if err := writeSynced(temp, content, old); err != nil {
 		return err
 	}
 	if err := os.Rename(temp, path); err != nil {
@@ -204,18 +204,22 @@ func replaceFile(path string, content []byte) error {
 // tempSuffix ends the names of files that are not yet what they will be.
 const tempSuffix = ".xbstream-tmp"
 
-func writeSynced(path string, content []byte, mode os.FileMode) error {
+// writeSynced gives the file mode and owner of old, which may be nil.
+func writeSynced(path string, content []byte, old fs.FileInfo) error {
+	mode := fs.FileMode(0o640)
+	if old != nil {
+		mode = old.Mode().Perm()
+	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
 	if err != nil {
 		return err
 	}
-	if _, err := f.Write(content); err != nil {
-		f.Close()
-		return err
+	_, err = f.Write(content)
+	if err == nil && old != nil {
+		err = keepOwner(f, old)
 	}
-	if err := f.Sync(); err != nil {
-		f.Close()
-		return err
+	if err == nil {
+		err = f.Sync()
 	}
-	return f.Close()
+	return errors.Join(err, f.Close())
 }

@@ -342,6 +342,9 @@ func (p *preparation) finishSize(t *tablespace) error {
 // are up to date, then the state.
 func (p *preparation) publish() error {
 	if !p.opt.Staged {
+		if err := p.origin.giveToOwner(p.dir); err != nil {
+			return err
+		}
 		if err := p.syncData(); err != nil {
 			return err
 		}

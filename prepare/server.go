@@ -54,6 +54,9 @@ func WithServer(ctx context.Context, dir, binary string, opt Options) (Report, e
 	if err := withServer(ctx, dir, binary, o, opt, nil); err != nil {
 		return rep, o.explain(err)
 	}
+	if err := o.giveToOwner(dir); err != nil {
+		return rep, err
+	}
 	return rep, o.markPrepared(dir)
 }
 
