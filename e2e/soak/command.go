@@ -49,6 +49,12 @@ func (l *log) last() string {
 	return lines[len(lines)-1]
 }
 
+// endsWithError says whether the last line is an error, for people or as JSON.
+func (l *log) endsWithError() bool {
+	last := l.last()
+	return strings.Contains(last, ": error: ") || strings.HasPrefix(last, "{") && strings.Contains(last, `"level":"ERROR"`)
+}
+
 // start runs xbsend or xbstream. Files given for in and out are closed here when
 // the process has them.
 func (r *round) start(ctx context.Context, program string, in, out *os.File, args ...string) (*command, error) {

@@ -36,7 +36,8 @@ type fault struct {
 	// must not.
 	send, receive []int
 	sure          bool // it cannot come too late
-	server        bool // the server does not survive
+	server        bool // the server does not survive, nor do those who write
+	again         bool // it is started again
 }
 
 func allFaults() []fault {
@@ -56,13 +57,17 @@ func allFaults() []fault {
 			strike: func(_ context.Context, r *round) error { return syscall.Kill(r.soak.source.server.Pid(), s) }})
 	}
 	return append(all,
+		fault{name: "server restarted", weight: 2, choose: inThePipe, strike: restart, send: []int{exitServer}, receive: []int{exitDamaged}, server: true, again: true},
 		fault{name: "connections killed", weight: 4, choose: inThePipe, strike: killConnections, send: []int{exitServer}, receive: []int{exitDamaged}},
 		fault{name: "tables locked", weight: 2, choose: shortLocks, begin: lockTable, send: []int{exitServer}, receive: []int{exitDamaged}, sure: true},
+		fault{name: "tables locked for a while", weight: 2, choose: shortLocksAgain, begin: lockTableAWhile},
 		fault{name: "disk full", weight: 4, begin: smallDisk, send: []int{exitIO}, receive: []int{exitIO}, sure: true},
 		fault{name: "pipe broken", weight: 3, choose: brokenPipe, send: []int{exitIO}, receive: []int{exitDamaged}},
 		fault{name: "rest lost", weight: 4, choose: lostRest, receive: []int{exitDamaged}},
 		fault{name: "bit flipped", weight: 4, choose: flippedBit, send: []int{exitIO}, receive: []int{exitDamaged}},
 		fault{name: "spool too small", weight: 2, choose: smallSpool, send: []int{exitRedoLost}, receive: []int{exitDamaged}},
+		fault{name: "spool's disk full", weight: 2, choose: bulkThroughPipe, begin: smallSpoolDisk, send: []int{exitIO}, receive: []int{exitDamaged}},
+		fault{name: "xbstream hangs", weight: 2, choose: shortIdle, strike: hang, send: []int{exitIO}, receive: []int{exitDamaged}},
 		fault{name: "xbstream stopped for a while", weight: 3, strike: func(_ context.Context, r *round) error { return r.receiver.pause() }},
 		fault{name: "xbsend stopped for a while", weight: 2, choose: inThePipe, strike: func(_ context.Context, r *round) error { return r.sender.pause() },
 			send: []int{exitRedoLost, exitServer}, receive: []int{exitDamaged}},
@@ -84,11 +89,39 @@ func flippedBit(r *round, c *rand.Rand) {
 	}
 }
 
-// smallSpool holds the pipe up so that more redo must wait than memory takes.
 func smallSpool(r *round, c *rand.Rand) {
-	r.load, r.file = "bulk", false
+	bulkThroughPipe(r, c)
 	r.send = append(r.send, "--spool-limit=1M")
+}
+
+// bulkThroughPipe holds the pipe up so that more redo must wait than memory takes.
+func bulkThroughPipe(r *round, c *rand.Rand) {
+	r.load, r.file = "bulk", false
 	r.relay.stalls[c.Int64N(1<<20)] = pause(8 * time.Second)
+}
+
+func shortLocksAgain(r *round, _ *rand.Rand) {
+	r.send = append(r.send, "--lock-timeout=1s", "--lock-retries=30")
+}
+
+func shortIdle(r *round, _ *rand.Rand) {
+	r.file = false
+	r.send = append(r.send, "--idle-timeout=1s")
+}
+
+// hang stops xbstream until xbsend has ended.
+func hang(_ context.Context, r *round) error {
+	_ = r.receiver.kill(syscall.SIGSTOP)
+	r.sender.ended(time.Minute) // whether it has is judged later
+	return r.receiver.kill(syscall.SIGCONT)
+}
+
+// restart stops the server in good order and starts it again.
+func restart(ctx context.Context, r *round) error {
+	if err := r.soak.source.server.Restart(ctx); err != nil {
+		return err
+	}
+	return r.soak.source.set(ctx)
 }
 
 func shortLocks(r *round, _ *rand.Rand) { r.send = append(r.send, "--lock-timeout=1s") }
@@ -137,16 +170,39 @@ func lockTable(ctx context.Context, r *round) (end func() error, err error) {
 	}, nil
 }
 
-// smallDisk puts the target on a file system that is too small.
-func smallDisk(_ context.Context, r *round) (end func() error, err error) {
-	disk := filepath.Join(r.dir, "disk")
-	if err := os.Mkdir(disk, 0o700); err != nil {
+// lockTableAWhile locks a table for less time than xbsend tries again.
+func lockTableAWhile(ctx context.Context, r *round) (end func() error, err error) {
+	unlock, err := lockTable(ctx, r)
+	if err != nil {
 		return nil, err
 	}
-	size := fmt.Sprintf("size=%dk", 512+r.soak.random(r.number, 3).IntN(4<<10))
-	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, size); err != nil {
-		return nil, fmt.Errorf("mount a small disk (needs root): %w", err)
-	}
+	unlocked := make(chan error, 1)
+	time.AfterFunc(3*time.Second+20*r.delay, func() { unlocked <- unlock() })
+	return func() error { return <-unlocked }, nil
+}
+
+// smallDisk puts the target on a file system that is too small.
+func smallDisk(_ context.Context, r *round) (end func() error, err error) {
+	disk, end, err := r.mount(512 + r.soak.random(r.number, 3).IntN(4<<10))
 	r.target = filepath.Join(disk, "copy")
-	return func() error { return syscall.Unmount(disk, 0) }, nil
+	return end, err
+}
+
+// smallSpoolDisk gives redo too little room to wait in.
+func smallSpoolDisk(_ context.Context, r *round) (end func() error, err error) {
+	disk, end, err := r.mount(256 + r.soak.random(r.number, 3).IntN(1<<10))
+	r.send = append(r.send, "--spool-dir="+disk)
+	return end, err
+}
+
+// mount makes a file system of so many KiB.
+func (r *round) mount(size int) (disk string, end func() error, err error) {
+	disk = filepath.Join(r.dir, "disk")
+	if err := os.Mkdir(disk, 0o700); err != nil {
+		return "", nil, err
+	}
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, fmt.Sprintf("size=%dk", size)); err != nil {
+		return "", nil, fmt.Errorf("mount a small disk (needs root): %w", err)
+	}
+	return disk, func() error { return syscall.Unmount(disk, 0) }, nil
 }

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/xbstream/xbstream/internal/servertest"
@@ -22,7 +24,7 @@ func (r *round) judge(ctx context.Context, p *pressure) {
 	}
 	r.judgeCodes()
 	r.nothingPublished(ctx, p)
-	if r.fault.server {
+	if r.fault.server && !r.fault.again {
 		r.serverEnds(ctx)
 		return
 	}
@@ -44,7 +46,7 @@ func (r *round) judgeWhole(ctx context.Context, p *pressure) {
 	if r.sent == 0 && !r.damaged() {
 		r.soak.usual[r.compressed()] = r.relay.passed.Load()
 	}
-	if r.fault.server {
+	if r.fault.server && !r.fault.again {
 		r.serverEnds(ctx)
 		return
 	}
@@ -62,6 +64,9 @@ func (r *round) damaged() bool {
 // follow starts the copy, lets it follow its source, and compares.
 func (r *round) follow(ctx context.Context, p *pressure) error {
 	source := r.soak.source.server
+	if err := r.owners(); err != nil {
+		return err
+	}
 	gtid, err := servertest.RecordedGTID(r.target)
 	if err != nil {
 		return err
@@ -82,7 +87,7 @@ func (r *round) follow(ctx context.Context, p *pressure) error {
 		return err
 	}
 	time.Sleep(300 * time.Millisecond) // the load goes on while the copy follows
-	if err := r.stop(p); err != nil {
+	if err := r.stop(p); err != nil && !r.fault.server {
 		return fmt.Errorf("load: %w", err)
 	}
 	if err := source.Exec(ctx, "SET GLOBAL event_scheduler = OFF"); err != nil {
@@ -103,6 +108,26 @@ func (r *round) follow(ctx context.Context, p *pressure) error {
 		return err
 	}
 	return r.checkTables(ctx, source, append(complaints, more...))
+}
+
+// owners looks whether all files belong to whom they are meant for.
+func (r *round) owners() error {
+	if !r.owned {
+		return nil
+	}
+	return filepath.WalkDir(r.target, func(p string, e fs.DirEntry, err error) error {
+		if err != nil || e.Name() == foreignFile {
+			return err
+		}
+		st, err := e.Info()
+		if err != nil {
+			return err
+		}
+		if s := st.Sys().(*syscall.Stat_t); s.Uid != owner || s.Gid != owner {
+			r.problem("%s belongs to %d:%d", p, s.Uid, s.Gid)
+		}
+		return nil
+	})
 }
 
 // checkTables reports what CHECK TABLE said of the copy, but for what it says of
@@ -131,7 +156,7 @@ func (r *round) judgeCodes() {
 		r.problem("xbstream ended with %d, want one of %v: %s", r.received, r.fault.receive, r.receiver.log.last())
 	}
 	for _, c := range []*command{r.sender, r.receiver} {
-		if c.code > 0 && !strings.Contains(c.log.last(), ": error: ") {
+		if c.code > 0 && !c.log.endsWithError() {
 			r.problem("%s ended with %d, and its last words are %q", c, c.code, c.log.last())
 		}
 	}
@@ -167,7 +192,12 @@ func (r *round) nothingPublished(ctx context.Context, p *pressure) {
 	}
 	var names []string
 	for _, e := range entries {
-		names = append(names, e.Name())
+		if !r.foreign || e.Name() != foreignFile {
+			names = append(names, e.Name())
+		}
+	}
+	if r.foreign && len(entries) == len(names) {
+		r.problem("xbstream failed, and %s is gone", foreignFile)
 	}
 	partial := slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, ".xbstream-partial-") })
 	switch {

@@ -51,10 +51,11 @@ type soak struct {
 	seed   uint64
 	only   int
 
-	key    string // file of the secret key that sealed archives open with
-	public string
-	source *source
-	tally  *tally
+	key        string // file of the secret key that sealed archives open with
+	public     string
+	recipients string // file of public keys, that of key and another
+	source     *source
+	tally      *tally
 	// usual is how many bytes the last whole archive had, compressed or not:
 	// faults are spread over that.
 	usual map[bool]int64
@@ -64,7 +65,7 @@ type soak struct {
 const roundLimit = 8 * time.Minute
 
 func (s *soak) run(ctx context.Context) error {
-	if err := s.makeKey(); err != nil {
+	if err := s.makeKeys(); err != nil {
 		return err
 	}
 	fmt.Printf("soak for %v, seed %d\n", s.length, s.seed)
@@ -82,8 +83,12 @@ func (s *soak) run(ctx context.Context) error {
 	return errors.Join(err, s.tally.failure())
 }
 
-func (s *soak) makeKey() error {
+func (s *soak) makeKeys() error {
 	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		return err
+	}
+	other, err := age.GenerateX25519Identity()
 	if err != nil {
 		return err
 	}
@@ -91,7 +96,10 @@ func (s *soak) makeKey() error {
 	if err != nil {
 		return err
 	}
-	s.key, s.public = filepath.Join(dir, "key"), id.Recipient().String()
+	s.key, s.public, s.recipients = filepath.Join(dir, "key"), id.Recipient().String(), filepath.Join(dir, "keys")
+	if err := os.WriteFile(s.recipients, []byte("# operators\n"+other.Recipient().String()+"\n"+s.public+"\n"), 0o600); err != nil {
+		return err
+	}
 	return os.WriteFile(s.key, []byte(id.String()+"\n"), 0o600)
 }
 

@@ -18,13 +18,15 @@ type round struct {
 	soak     *soak
 	number   int
 	load     string
-	warmUp   time.Duration // of the load, before the backup begins
-	send     []string      // flags of xbsend
-	receive  []string      // flags of xbstream -x
-	prepare  []string      // flags of a preparation of its own, nil: xbstream -x --prepare
-	killed   time.Duration // kills that preparation after this time and does it again; 0: not
-	file     bool          // the archive goes to a file first
+	warmUp   time.Duration   // of the load, before the backup begins
+	send     []string        // flags of xbsend
+	receive  []string        // flags of xbstream -x
+	prepare  []string        // flags of a preparation of its own, nil: xbstream -x --prepare
+	killed   []time.Duration // kills that preparation after this time and does it again
+	file     bool            // the archive goes to a file first
 	sealed   bool
+	owned    bool // by owner, and not by whoever runs this
+	foreign  bool // the target holds a file of somebody else
 	fault    fault
 	delay    time.Duration // of the fault, after the relay's trigger
 	relay    *relay
@@ -74,13 +76,13 @@ func (r *round) String() string {
 	if r.prepare != nil {
 		s += "; prepare " + strings.Join(r.prepare, " ")
 	}
-	if r.killed > 0 {
+	if r.killed != nil {
 		s += fmt.Sprintf(" (killed after %v)", r.killed)
 	}
 	if r.fault.name != "" {
 		s += "; FAULT " + r.fault.name
 	}
-	return strings.NewReplacer(r.soak.public, "KEY", r.soak.key, "KEY", r.tmp, "TMPDIR").Replace(s)
+	return strings.NewReplacer(r.soak.public, "KEY", r.soak.key, "KEY", r.soak.recipients, "KEYS", r.tmp, "TMPDIR").Replace(s)
 }
 
 // outcome says what came of it.
@@ -112,36 +114,62 @@ func (s *soak) newRound(n int) (*round, error) {
 	return r, nil
 }
 
+// owner is the user and the group of a copy that is not to belong to root.
+const owner = 65534
+
+// foreignFile lies in a target that is not empty.
+const foreignFile = "operators.log"
+
 func (r *round) chooseFlags(c *rand.Rand) {
-	j := func() string { return fmt.Sprintf("-j%d", one(c, 1, 2, 4, 8)) }
-	maybe := func(odds int, flag string) []string {
-		if c.IntN(odds) > 0 {
-			return nil
-		}
-		return []string{flag}
-	}
-	r.send = append(r.send, j())
-	r.send = append(r.send, maybe(2, one(c, "--compress", "--compress=fast", "--compress=better"))...)
-	r.send = append(r.send, maybe(4, one(c, "--rate=20M", "--rate=60M"))...)
-	r.send = append(r.send, maybe(4, "--spool-dir="+r.tmp)...)
-	r.send = append(r.send, maybe(4, "--spool-limit=256M")...)
-	r.receive = append(r.receive, j())
+	r.send, r.receive = r.common(c), r.common(c)
+	r.send = append(r.send, maybe(c, 2, one(c, "--compress", "--compress=fast", "--compress=better", "--compress=best"))...)
+	r.send = append(r.send, maybe(c, 4, one(c, "--rate=20M", "--rate=60M"))...)
+	r.send = append(r.send, maybe(c, 4, "--spool-dir="+r.tmp)...)
+	r.send = append(r.send, maybe(c, 4, "--spool-limit=256M")...)
+	r.send = append(r.send, maybe(c, 4, "--lock-retries=3")...)
 	if r.sealed = c.IntN(3) == 0; r.sealed {
-		r.send = append(r.send, "-r", r.soak.public)
+		r.send = append(r.send, one(c, []string{"-r", r.soak.public}, []string{"-R", r.soak.recipients})...)
 		r.receive = append(r.receive, "-i", r.soak.key)
 	}
-	prepare := append(maybe(2, one(c, "--memory=8M", "--memory=16M", "--memory=64M")), maybe(4, "--verify")...)
+	if r.owned = os.Getuid() == 0 && c.IntN(4) == 0; r.owned {
+		r.receive = append(r.receive, fmt.Sprintf("--chown=%d:%d", owner, owner))
+	}
+	if r.foreign = c.IntN(6) == 0; r.foreign {
+		r.receive = append(r.receive, "--into-non-empty")
+	}
+	r.choosePrepare(c)
+}
+
+// common are the flags that both commands have.
+func (r *round) common(c *rand.Rand) []string {
+	flags := []string{fmt.Sprintf("-j%d", one(c, 1, 2, 4, 8))}
+	flags = append(flags, maybe(c, 4, one(c, "-v", "-q"))...)
+	flags = append(flags, maybe(c, 4, "--log-format=json")...)
+	return append(flags, maybe(c, 4, one(c, "--progress=plain", "--progress=json", "--progress=bar"))...)
+}
+
+func (r *round) choosePrepare(c *rand.Rand) {
+	prepare := append(maybe(c, 2, one(c, "--memory=8M", "--memory=16M", "--memory=64M")), maybe(c, 4, "--verify")...)
 	if c.IntN(5) == 0 {
 		prepare = []string{"--with-server"}
 	}
+	prepare = append(prepare, maybe(c, 8, "--export")...)
 	if c.IntN(3) > 0 {
 		r.receive = append(append(r.receive, "--prepare"), prepare...)
 		return
 	}
-	r.prepare = append(prepare, j())
-	if c.IntN(2) == 0 {
-		r.killed = time.Duration(1+c.IntN(300)) * time.Millisecond
+	r.prepare = append(prepare, r.common(c)...)
+	for range one(c, 0, 0, 1, 1, 3) {
+		r.killed = append(r.killed, time.Duration(1+c.IntN(300))*time.Millisecond)
 	}
+}
+
+// maybe is a flag once in so many times.
+func maybe(c *rand.Rand, odds int, flag string) []string {
+	if c.IntN(odds) > 0 {
+		return nil
+	}
+	return []string{flag}
 }
 
 func (r *round) choosePipe(c *rand.Rand) {
@@ -206,11 +234,26 @@ func (r *round) run(ctx context.Context) {
 			r.problem("%s: %v", r.fault.name, err)
 		}
 	}()
+	if err := r.makeTarget(); err != nil {
+		r.problem("%v", err)
+		return
+	}
 	if err := r.backup(ctx); err != nil {
 		r.problem("%v", err)
 		return
 	}
 	r.judge(ctx, p)
+}
+
+// makeTarget puts a file there first, if it is not to be empty.
+func (r *round) makeTarget() error {
+	if !r.foreign {
+		return nil
+	}
+	if err := os.MkdirAll(r.target, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(r.target, foreignFile), []byte("a line\n"), 0o600)
 }
 
 // release ends the load, however the round ended; after the death of the server
@@ -325,12 +368,12 @@ func (r *round) preparation(ctx context.Context) error {
 		return nil
 	}
 	args := append(append([]string{"prepare"}, r.prepare...), r.target)
-	if r.killed > 0 {
+	for _, after := range r.killed {
 		c, err := r.start(ctx, "xbstream", nil, nil, args...)
 		if err != nil {
 			return err
 		}
-		time.Sleep(r.killed)
+		time.Sleep(after)
 		_ = c.cmd.Process.Kill()
 		r.wait(c)
 	}

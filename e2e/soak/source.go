@@ -71,7 +71,7 @@ func (s *soak) chooseSource(number int) *source {
 		o.Args = append(o.Args, "--innodb-undo-log-truncate=ON", "--innodb-max-undo-log-size=10M", "--innodb-purge-rseg-truncate-frequency=1")
 	}
 	if r.IntN(4) == 0 {
-		o.Install = append(o.Install, "--innodb-data-file-path=ibdata1:10M;ibdata2:10M:autoextend")
+		o.Install = append(o.Install, "--innodb-data-file-path=ibdata1:12M;ibdata2:10M:autoextend")
 	}
 	o.Args = append(o.Args, "--innodb-checksum-algorithm="+one(r, "full_crc32", "full_crc32", "crc32", "strict_full_crc32"))
 	src.sets = append(src.sets, "innodb_default_row_format="+one(r, "dynamic", "compact", "redundant"))
@@ -97,6 +97,11 @@ func (s *source) start(ctx context.Context) (err error) {
 	if err := s.server.CreateSchema(ctx, s.load); err != nil {
 		return fmt.Errorf("%v: %w", s, err)
 	}
+	return s.set(ctx)
+}
+
+// set sets the global variables, which a restart forgets.
+func (s *source) set(ctx context.Context) error {
 	for _, set := range s.sets {
 		if err := s.server.Exec(ctx, "SET GLOBAL "+set); err != nil {
 			return err
