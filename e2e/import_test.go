@@ -166,3 +166,27 @@ func TestImportInEncryptedRedo(t *testing.T) {
 		t.Errorf("--nothing-imported: %v\n%s", err, out)
 	}
 }
+
+// P1: a tablespace that waits to be imported, and has the space id of another
+// table, is in the way of no recovery, and can be imported into the copy.
+func TestTablespaceThatWaitsForImport(t *testing.T) {
+	ctx := t.Context()
+	source := importSource(t)
+	check(t, source.Exec(ctx, "CREATE TABLE twins.waits"+importedColumns, "INSERT INTO twins.waits VALUES (1, 1, 'before')"))
+	check(t, source.ReplaceTablespace(ctx, "twins", "seed", "waits"))
+	archive := filepath.Join(t.TempDir(), "archive.xb")
+	sendTo(t, archive, source)
+	for _, how := range []string{"--verify", "--with-server"} {
+		t.Run(how, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "copy")
+			receive(t, "-x", "-C", dir, archive)
+			receive(t, "prepare", how, dir)
+			sameNames(t, source.Datadir(), dir)
+			copied := servertest.NewOn(t, dir, servertest.Options{})
+			check(t, copied.Exec(ctx, "ALTER TABLE twins.waits IMPORT TABLESPACE"))
+			if n, err := copied.String(ctx, "SELECT COUNT(*) FROM twins.waits"); n != "2000" || err != nil {
+				t.Errorf("%s rows were imported, want 2000; %v", n, err)
+			}
+		})
+	}
+}

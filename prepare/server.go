@@ -117,8 +117,8 @@ func FindServer(binary string) (string, error) {
 
 // withServer runs one server over dir, from start to clean end, and lets work, if
 // it is not nil, do something when the server has recovered.
-func withServer(ctx context.Context, dir, binary string, o *origin, opt Options, work func(context.Context, *sql.DB) error) error {
-	dir, err := filepath.Abs(dir)
+func withServer(ctx context.Context, dir, binary string, o *origin, opt Options, work func(context.Context, *sql.DB) error) (err error) {
+	dir, err = filepath.Abs(dir)
 	if err != nil {
 		return err
 	}
@@ -135,6 +135,11 @@ func withServer(ctx context.Context, dir, binary string, o *origin, opt Options,
 		return err
 	}
 	defer os.RemoveAll(private)
+	bringBack, err := o.setAside(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, bringBack()) }()
 	s, err := startServer(dir, private, binary, o, opt)
 	if err != nil {
 		return err

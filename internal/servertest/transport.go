@@ -12,6 +12,18 @@ import (
 // same definition, and have plain names. What to held is gone. The binary log
 // hears nothing of it.
 func (s *Server) ImportTablespace(ctx context.Context, db, from, to string) error {
+	if err := s.ReplaceTablespace(ctx, db, from, to); err != nil {
+		return err
+	}
+	if err := s.Exec(ctx, "SET SESSION sql_log_bin = 0, lock_wait_timeout = 120", "ALTER TABLE "+db+"."+to+" IMPORT TABLESPACE"); err != nil {
+		return err
+	}
+	return os.Remove(filepath.Join(s.datadir, db, to+".cfg"))
+}
+
+// ReplaceTablespace is ImportTablespace but for the last step: the files are
+// there and wait to be imported.
+func (s *Server) ReplaceTablespace(ctx context.Context, db, from, to string) error {
 	conn, err := s.db.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("import %s.%s: %w", db, to, err)
@@ -25,7 +37,6 @@ func (s *Server) ImportTablespace(ctx context.Context, db, from, to string) erro
 		{"ALTER TABLE " + db + "." + to + " DISCARD TABLESPACE", nil},
 		{"FLUSH TABLES " + db + "." + from + " FOR EXPORT", func() error { return copyTablespace(filepath.Join(s.datadir, db), from, to) }},
 		{"UNLOCK TABLES", nil},
-		{"ALTER TABLE " + db + "." + to + " IMPORT TABLESPACE", nil},
 	} {
 		if _, err := conn.ExecContext(ctx, step.query); err != nil {
 			return fmt.Errorf("%s: %w", step.query, err)
@@ -37,7 +48,7 @@ func (s *Server) ImportTablespace(ctx context.Context, db, from, to string) erro
 			return fmt.Errorf("import %s.%s: %w", db, to, err)
 		}
 	}
-	return os.Remove(filepath.Join(s.datadir, db, to+".cfg"))
+	return nil
 }
 
 // copyTablespace copies a table's files of an export in a database's directory.
