@@ -43,10 +43,10 @@ func (l *log) String() string {
 	return l.b.String()
 }
 
-// last is the last line.
+// last is the last line, without the bar that was drawn there before.
 func (l *log) last() string {
-	lines := strings.Split(strings.TrimSpace(l.String()), "\n")
-	return lines[len(lines)-1]
+	said := strings.TrimSpace(l.String())
+	return said[strings.LastIndexAny(said, "\r\n")+1:]
 }
 
 // endsWithError says whether the last line is an error, for people or as JSON.
