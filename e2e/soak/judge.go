@@ -110,13 +110,14 @@ func (r *round) follow(ctx context.Context, p *pressure) error {
 	return r.checkTables(ctx, source, append(complaints, more...))
 }
 
-// owners looks whether all files belong to whom they are meant for.
+// owners looks whether all files belong to whom they are meant for, and the
+// target if it was not there before.
 func (r *round) owners() error {
 	if !r.owned {
 		return nil
 	}
 	return filepath.WalkDir(r.target, func(p string, e fs.DirEntry, err error) error {
-		if err != nil || e.Name() == foreignFile {
+		if err != nil || e.Name() == foreignFile || r.foreign && p == r.target {
 			return err
 		}
 		st, err := e.Info()
