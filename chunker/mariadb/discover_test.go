@@ -99,15 +99,19 @@ func TestEveryEngine(t *testing.T) {
 			}
 		}
 	}
-	const schema, table, control, aria, server, log = 1, 2, 3, 4, 5, 6
-	for name, class := range map[string]int{
+	const (
+		schema, table, unknown = chunker.ClassSchema, chunker.ClassTable, chunker.ClassUnknown
+		control, aria, log     = chunker.ClassAriaControl, chunker.ClassAria, chunker.ClassAriaLog
+		server                 = chunker.ClassServerTable
+	)
+	for name, class := range map[string]chunker.Class{
 		"d/db.opt": schema, "d/i.frm": schema, "d/p.par": schema, "d/v.frm": schema, "d/s.frm": schema, "d/i.TRG": schema, "d/tr.TRN": schema,
-		"d/m.MYD": table, "d/m.MYI": table, "d/c.CSV": table, "d/c.CSM": table, "d/g.MRG": table, "d/r.ARZ": table, "d/notes.txt": table,
+		"d/m.MYD": table, "d/m.MYI": table, "d/c.CSV": table, "d/c.CSM": table, "d/g.MRG": table, "d/r.ARZ": table, "d/notes.txt": unknown,
 		"d/a.MAD": aria, "d/a.MAI": aria, "d/n.MAD": aria, "mysql/db.MAD": aria,
 		"mysql/general_log.CSV": server, "mysql/slow_log.CSM": server, "mysql/table_stats.MAD": server, "mysql/column_stats.MAI": server, "mysql/general_log.frm": schema,
 		"aria_log_control": control, "aria_log.00000001": log, "empty/db.opt": schema,
 	} {
-		if w := name + " " + strconv.Itoa(class); !slices.Contains(others, w) {
+		if w := name + " " + strconv.Itoa(int(class)); !slices.Contains(others, w) {
 			t.Errorf("%s is missing", w)
 		}
 	}
@@ -140,8 +144,8 @@ func TestEveryEngine(t *testing.T) {
 	checkAllFilesAreKnown(t, dir, all)
 }
 
-func firstOf(others []string, class int) int {
-	return slices.IndexFunc(others, func(s string) bool { return strings.HasSuffix(s, " "+strconv.Itoa(class)) })
+func firstOf(others []string, class chunker.Class) int {
+	return slices.IndexFunc(others, func(s string) bool { return strings.HasSuffix(s, " "+strconv.Itoa(int(class))) })
 }
 
 // checkAllFilesAreKnown: what is not found is left out on purpose.
