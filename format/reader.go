@@ -21,10 +21,12 @@ type Frame struct {
 	Pos uint64
 	// Len is the number of raw bytes, of payload or of hole.
 	Len int64
-	// Path, Kind and Space are what a FILE frame says of the file, for now.
-	Path  string
-	Kind  FileKind
-	Space *Space
+	// Path, Kind, Source and Space are what a FILE frame says of the file, for
+	// now.
+	Path   string
+	Kind   FileKind
+	Source string
+	Space  *Space
 
 	buf *Buffer
 }
@@ -314,7 +316,7 @@ func (f *Frame) parseProvisional() error {
 	if err := unmarshal(f.Bytes(), &p); err != nil {
 		return fmt.Errorf("FILE frame: %w", err)
 	}
-	f.Path, f.Kind, f.Space = p.Path, p.Kind, p.Space
+	f.Path, f.Kind, f.Source, f.Space = p.Path, p.Kind, p.Source, p.Space
 	if !p.Kind.ofFile() {
 		return fmt.Errorf("FILE frame: %w: kind %q", ErrUnsupported, p.Kind)
 	}

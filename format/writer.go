@@ -43,9 +43,10 @@ type WriterOptions struct {
 
 // provisional is the payload of a FILE frame, SPEC.md §4.1.
 type provisional struct {
-	Path  string   `json:"path"`
-	Kind  FileKind `json:"kind"`
-	Space *Space   `json:"space,omitempty"`
+	Path   string   `json:"path"`
+	Kind   FileKind `json:"kind"`
+	Source string   `json:"source,omitempty"`
+	Space  *Space   `json:"space,omitempty"`
 }
 
 var errClosed = errors.New("archive is already closed")
@@ -79,7 +80,12 @@ func (w *Writer) BeginFile(f File) (FileNo, error) {
 	if err := CheckPath(f.Path); err != nil {
 		return 0, err
 	}
-	p, err := json.Marshal(provisional{Path: f.Path, Kind: f.Kind, Space: f.Space})
+	said := provisional{Path: f.Path, Kind: f.Kind, Source: f.Source, Space: f.Space}
+	p, err := json.Marshal(said)
+	if err == nil && len(p) > maxFilePayload {
+		said.Source = "" // a reader can do without
+		p, err = json.Marshal(said)
+	}
 	if err != nil {
 		return 0, err
 	}
