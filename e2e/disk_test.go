@@ -28,6 +28,8 @@ type disk struct {
 	base  string
 	root  *node
 	count uint64 // of nodes and updates so far
+	// mounts are directories that are file systems of their own.
+	mounts []string
 }
 
 // node is a file or a directory.
@@ -148,6 +150,8 @@ func (d *disk) do(c call) (changed bool) {
 		return strings.Contains(c.args[2], "O_CREAT|") && d.open(c) || strings.Contains(c.args[2], "O_TRUNC") && d.open(c)
 	case "mkdirat":
 		return d.make(c.at(t, 0), d.newDir())
+	case "symlinkat":
+		return d.make(c.at(t, 1), d.newFile())
 	case "unlinkat":
 		p := c.at(t, 0)
 		if !d.inside(p) {
@@ -169,8 +173,8 @@ func (d *disk) do(c call) (changed bool) {
 	case "fsync", "fdatasync":
 		return d.fsync(c.file(t, 0))
 	case "syncfs":
-		if d.inside(c.file(t, 0)) {
-			d.syncAll(d.root)
+		if p := c.file(t, 0); d.inside(p) {
+			d.syncAll(d.mountOf(p))
 		}
 		return true
 	case "mmap":
@@ -272,6 +276,16 @@ func (n *node) sync() {
 		u.synced = true
 	}
 	n.pending = nil
+}
+
+// mountOf is the root of the file system that a path is on.
+func (d *disk) mountOf(path string) *node {
+	for _, m := range d.mounts {
+		if path == m || strings.HasPrefix(path, m+"/") {
+			return d.mustFind(m)
+		}
+	}
+	return d.root
 }
 
 func (d *disk) syncAll(n *node) {

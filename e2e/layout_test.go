@@ -60,7 +60,7 @@ func TestLayouts(t *testing.T) {
 }
 
 func layouts() []layout {
-	return slices.Concat(directories, []layout{dataDirectories, oddNames, lowerCase, imported, leftovers},
+	return slices.Concat(directories, []layout{dataDirectories, mappedDirectories, oddNames, lowerCase, imported, leftovers},
 		pageFormats, encryptedLayouts, modes)
 }
 

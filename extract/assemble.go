@@ -36,6 +36,9 @@ func (t *target) assemble(ctx context.Context, got *arrival) (*Report, error) {
 	if err := a.complete(m); err != nil {
 		return nil, err
 	}
+	if err := a.checkMappings(); err != nil {
+		return nil, err
+	}
 	if got.foreign() {
 		err = a.foreign()
 	} else {
@@ -59,7 +62,11 @@ func (t *target) assemble(ctx context.Context, got *arrival) (*Report, error) {
 		return nil, err
 	}
 	t.last = []string{logName, a.system}
-	return &Report{Manifest: m, Totals: got.totals, Files: a.files, Moved: a.moved}, nil
+	rep := &Report{Manifest: m, Totals: got.totals, Files: a.files, Moved: a.moved}
+	for _, p := range t.places {
+		rep.Mapped = append(rep.Mapped, p.Mapped)
+	}
+	return rep, nil
 }
 
 // readManifest calls each for every entry of the manifest that arrived.
@@ -88,6 +95,9 @@ type assembly struct {
 	system string // top-level name of the first file of the system tablespace
 	seen   *format.Entries
 	choice *Choice // of what is kept, nil for all
+	// sources are the first DATA DIRECTORYs, and link the first link file.
+	sources []string
+	link    string
 }
 
 // entry makes one entry of the manifest real.
@@ -100,6 +110,10 @@ func (a *assembly) entry(f *format.File) error {
 	if !f.Arrived() {
 		return nil
 	}
+	a.note(f)
+	if a.link == "" && path.Ext(f.Path) == ".isl" {
+		a.link = f.Path
+	}
 	if a.choice != nil && !a.choice.Keeps(f) {
 		return a.leave(f)
 	}
@@ -109,11 +123,15 @@ func (a *assembly) entry(f *format.File) error {
 	if err := a.arrived(f); err != nil {
 		return err
 	}
-	if err := a.mkdirAll(f, path.Dir(p)); err != nil {
+	if err := mkdirAll(a.t.stage, f, path.Dir(p)); err != nil {
 		return err
 	}
 	if _, err := a.t.stage.Lstat(p); !errors.Is(err, fs.ErrNotExist) {
 		return incomplete("two files are called %q", f.Path)
+	}
+	if to := a.t.placeOf(f.Kind, f.Source); to != nil {
+		a.files++
+		return a.elsewhere(f, to)
 	}
 	if err := a.t.stage.Rename(partName(f.No), p); err != nil {
 		return fmt.Errorf("file %q: %w", f.Path, err)
@@ -134,12 +152,12 @@ func (a *assembly) makeDir(f *format.File, p string) error {
 	if st, err := a.t.stage.Lstat(p); err == nil && !st.IsDir() {
 		return incomplete("%q is a file and a directory", f.Path)
 	}
-	return a.mkdirAll(f, p)
+	return mkdirAll(a.t.stage, f, p)
 }
 
 // mkdirAll makes p and what is above it, for f.
-func (a *assembly) mkdirAll(f *format.File, p string) error {
-	err := a.t.stage.MkdirAll(p, 0o700)
+func mkdirAll(stage *os.Root, f *format.File, p string) error {
+	err := stage.MkdirAll(p, 0o700)
 	if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, fs.ErrExist) {
 		return incomplete("%q lies below a file", f.Path)
 	}
@@ -243,6 +261,10 @@ func (a *assembly) complete(m *format.Manifest) error {
 	}
 	if b := m.Backup; b != nil && b.Redo.Format != mariadb.FormatName {
 		return fmt.Errorf("%w: redo format %q", format.ErrUnsupported, b.Redo.Format)
+	}
+	if m.Backup != nil && a.link != "" {
+		// A server, and recovery, would write to whatever it names.
+		return incomplete("%q: a backup has no link files", a.link)
 	}
 	if m.Backup != nil && a.system == "" && a.t.opt.Only == nil {
 		return incomplete("no system tablespace")

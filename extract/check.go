@@ -7,10 +7,24 @@ import (
 	"os"
 )
 
-// CheckTarget refuses a target that Extract would refuse for what it holds. It
-// changes nothing, so it may come before a user is asked for a key; Extract
-// looks again.
+// CheckTarget refuses a target that Extract would refuse for what it holds, and
+// so the directories of its mappings. It changes nothing, so it may come before a
+// user is asked for a key; Extract looks again.
 func CheckTarget(opt Options) error {
+	dirs := []string{opt.Dir}
+	for _, m := range opt.Mappings {
+		dirs = append(dirs, m.New)
+	}
+	for _, dir := range dirs {
+		opt.Dir = dir
+		if err := checkTarget(opt); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkTarget(opt Options) error {
 	st, err := os.Stat(opt.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -14,13 +14,19 @@
 //     tablespace comes last, when the other entries are synced; then the target
 //     is synced again, and once more without the staging directory.
 //
+// Tables with a DATA DIRECTORY can be mapped to directories beside the target.
+// Each of these has a staging directory of its own, in which their files arrive;
+// while the tree is prepared, symbolic links stand for them. They are published
+// and synced before the target is, and a staging directory there names that of
+// the target, which alone says whether all was published.
+//
 // Promises:
 //
 //   - On any error the staging directory is removed and nothing else in the
 //     target was touched. A process killed at any moment, or a machine that
 //     fails, leaves the target without a system tablespace and with the staging
 //     directory, never something that looks like a data directory and is none.
-//   - No name from an archive leads out of the staging directory (os.Root).
+//   - No name from an archive leads out of the staging directories (os.Root).
 //   - Memory and open files depend on the number of workers, not on the
 //     archive; what is kept of each file is one number.
 package extract

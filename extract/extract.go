@@ -44,6 +44,10 @@ type Options struct {
 	// they need: see Choice. The others are left out, and the manifest in the
 	// target says so. Directories are made for the files only.
 	Only func(path string) bool
+	// Mappings say where tables with a DATA DIRECTORY go; those of which none
+	// says it are restored inside of Dir. The server's link files are made for
+	// them. No two have the same Old.
+	Mappings []Mapping
 	// Progress, if set, is called with the number of file bytes written since
 	// the last call, from several goroutines.
 	Progress func(n int64)
@@ -79,8 +83,10 @@ type Report struct {
 	Totals   format.Totals
 	Files    int // files published, directories not counted
 	// Moved counts those of them that lay outside of the data directory at
-	// the source.
+	// the source and are inside of the target now.
 	Moved int
+	// Mapped says of each mapping how many files went there.
+	Mapped []Mapped
 }
 
 // Frames is a verified sequence of frames that ends with io.EOF, from a
@@ -124,7 +130,7 @@ func Extract(ctx context.Context, open func() (Frames, error), opt Options) (*Re
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
-	if err := t.publish(opt); err != nil {
+	if err := t.publish(); err != nil {
 		return nil, t.located(err)
 	}
 	return rep, nil

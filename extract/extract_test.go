@@ -30,6 +30,8 @@ func check(t testing.TB, err error) {
 // source is what a test archive is made of.
 type source struct {
 	files    map[string]string // path to content; content may hold long runs of NUL
+	sources  map[string]string // of tablespaces elsewhere: path to path at the source
+	late     bool              // the FILE frames do not say so
 	dirs     []string
 	backup   *format.Backup
 	redo     []byte
@@ -55,7 +57,14 @@ func (s source) archive(t testing.TB) []byte {
 		if path == "ibdata1" {
 			f.Kind, f.Space = format.KindSystem, &format.Space{PageSize: 16384}
 		}
-		f.No, err = w.BeginFile(f)
+		if s.sources[path] != "" {
+			f.Kind, f.Source, f.Space = format.KindTablespace, s.sources[path], &format.Space{ID: format.SpaceID(len(m.Files) + 1), PageSize: 16384}
+		}
+		said := f
+		if s.late {
+			said.Source = ""
+		}
+		f.No, err = w.BeginFile(said)
 		check(t, err)
 		writeContent(t, w, f.No, content)
 		if n := min(len(s.redo), 100); n > 0 {

@@ -32,7 +32,7 @@ func newDispatch(ctx context.Context, g *errgroup.Group, t *target, opt Options)
 	for range opt.Parallel {
 		c := make(chan *format.Frame, 2)
 		d.workers = append(d.workers, c)
-		w := &fileWriter{root: t.stage, opt: opt, open: map[format.FileNo]*openFile{}, limit: max(1, min(maxOpen, openLimit()/2)/opt.Parallel)}
+		w := &fileWriter{t: t, opt: opt, open: map[format.FileNo]*openFile{}, limit: max(1, min(maxOpen, openLimit()/2)/opt.Parallel)}
 		g.Go(func() error { return drain(ctx, c, w) })
 	}
 	g.Go(func() error { return drain(ctx, d.redo, &redoWriter{t: t}) })
@@ -119,7 +119,7 @@ func drain(ctx context.Context, c <-chan *format.Frame, w frameWriter) error {
 
 // fileWriter writes files under their numbers.
 type fileWriter struct {
-	root  *os.Root
+	t     *target
 	opt   Options
 	open  map[format.FileNo]*openFile
 	limit int
@@ -127,8 +127,13 @@ type fileWriter struct {
 
 type openFile struct {
 	f    *os.File
+	at   *target
 	path string // provisional, for messages
 	end  int64  // end of the last data written
+}
+
+func (o *openFile) failed(err error) error {
+	return o.at.within(fmt.Errorf("write %q: %w", o.path, err))
 }
 
 // partName is where file n waits for its name: at most a thousand to a
@@ -154,14 +159,15 @@ func (w *fileWriter) write(f *format.Frame) error {
 }
 
 func (w *fileWriter) create(f *format.Frame) error {
-	if err := w.root.Mkdir(partDir(f.File), 0o700); err != nil && !os.IsExist(err) {
-		return err
+	at := w.t.stageOf(f.Kind, f.Source)
+	if err := at.stage.Mkdir(partDir(f.File), 0o700); err != nil && !os.IsExist(err) {
+		return at.within(err)
 	}
-	h, err := w.root.OpenFile(partName(f.File), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	h, err := at.stage.OpenFile(partName(f.File), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
-		return err
+		return at.within(err)
 	}
-	w.open[f.File] = &openFile{path: f.Path}
+	w.open[f.File] = &openFile{path: f.Path, at: at}
 	return w.admit(f.File, h)
 }
 
@@ -180,7 +186,7 @@ func (w *fileWriter) admit(n format.FileNo, h *os.File) error {
 		if o.f != nil {
 			if err := o.f.Close(); err != nil {
 				h.Close()
-				return fmt.Errorf("write %q: %w", o.path, err)
+				return o.failed(err)
 			}
 			o.f = nil
 			have--
@@ -196,9 +202,9 @@ func (w *fileWriter) handle(n format.FileNo) (*openFile, error) {
 	if o.f != nil {
 		return o, nil
 	}
-	h, err := w.root.OpenFile(partName(n), os.O_WRONLY, 0)
+	h, err := o.at.stage.OpenFile(partName(n), os.O_WRONLY, 0)
 	if err != nil {
-		return nil, err
+		return nil, o.at.within(err)
 	}
 	return o, w.admit(n, h)
 }
@@ -209,7 +215,7 @@ func (w *fileWriter) data(f *format.Frame) error {
 		return err
 	}
 	if _, err := o.f.WriteAt(f.Bytes(), int64(f.Pos)); err != nil {
-		return fmt.Errorf("write %q: %w", o.path, err)
+		return o.failed(err)
 	}
 	o.end = max(o.end, int64(f.Pos)+f.Len)
 	w.opt.Progress(f.Len)
@@ -227,12 +233,12 @@ func (w *fileWriter) finish(f *format.Frame) error {
 	if o.end < int64(f.Pos) {
 		if err := o.f.Truncate(int64(f.Pos)); err != nil {
 			o.f.Close()
-			return fmt.Errorf("write %q: %w", o.path, err)
+			return o.failed(err)
 		}
 	}
 	startWriteback(o.f)
 	if err := o.f.Close(); err != nil {
-		return fmt.Errorf("write %q: %w", o.path, err)
+		return o.failed(err)
 	}
 	return nil
 }

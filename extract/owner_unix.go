@@ -31,14 +31,17 @@ func (t *target) chooseOwner() error {
 	}
 	if err := t.manifest.Chown(o.UID, o.GID); err != nil {
 		return fmt.Errorf("%w: files in %q cannot be given to user %d and group %d, as %s; only root can, and not on every file system: %w",
-			ErrTarget, t.opt.Dir, o.UID, o.GID, whyOwner(t.opt), errors.Unwrap(err))
+			ErrTarget, t.opt.Dir, o.UID, o.GID, t.whyOwner(), errors.Unwrap(err))
 	}
 	t.owner = o
 	return nil
 }
 
-func whyOwner(opt Options) string {
-	if opt.Owner != nil {
+func (t *target) whyOwner() string {
+	switch {
+	case t.main != nil:
+		return "own what is in " + t.main.opt.Dir
+	case t.opt.Owner != nil:
 		return "was asked for (--chown)"
 	}
 	return "own the directory; --chown names others"

@@ -23,6 +23,7 @@ const (
 	redoPart     = "redo"     // the joined redo log
 	manifestPart = "manifest" // the manifest as it came
 	publishPart  = "publish"  // names that are about to be moved into the target
+	targetPart   = "target"   // beside the target: path of the target's staging directory
 )
 
 // target is the directory that is to hold the result, and its staging directory.
@@ -35,7 +36,14 @@ type target struct {
 	manifest *os.File
 	owner    *Owner   // of all that is restored; nil keeps what it is
 	last     []string // top-level entries that are published last, in order
+	names    []string // top-level entries, in the order in which they are published
 	complete bool     // everything was published
+
+	// places are where tables with a DATA DIRECTORY go, and others the
+	// directories of these; main is the target they are beside.
+	places []*place
+	others []*target
+	main   *target
 }
 
 // openTarget refuses what cannot be a target and makes the staging directory.
@@ -44,18 +52,40 @@ func openTarget(opt Options) (*target, error) {
 		return nil, fmt.Errorf("%w: no directory given", ErrTarget)
 	}
 	t := &target{opt: opt}
-	if err := t.openDir(); err != nil {
-		return nil, err
-	}
-	if err := t.checkEmpty(); err != nil {
-		t.discard()
-		return nil, err
-	}
-	if err := t.makeStage(); err != nil {
+	if err := t.open(); err != nil {
 		t.discard()
 		return nil, err
 	}
 	return t, nil
+}
+
+func (t *target) open() error {
+	if err := t.openDir(); err != nil {
+		return err
+	}
+	left, err := inspect(t.root.FS(), t.opt)
+	if err != nil {
+		return err
+	}
+	if err := t.openPlaces(); err != nil {
+		return err
+	}
+	if err := t.clear(left); err != nil {
+		return err
+	}
+	if err := t.makeStage(); err != nil {
+		return err
+	}
+	for _, b := range t.others {
+		b.opt.Owner = t.owner
+		if err := b.makeStage(); err != nil {
+			return err
+		}
+		if err := b.nameTarget(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (t *target) openDir() error {
@@ -73,13 +103,8 @@ func (t *target) openDir() error {
 	return nil
 }
 
-// checkEmpty looks at what the target holds already, and removes what a killed
-// extraction left if that is wanted.
-func (t *target) checkEmpty() error {
-	left, err := inspect(t.root.FS(), t.opt)
-	if err != nil {
-		return err
-	}
+// clear removes what a killed extraction left.
+func (t *target) clear(left []string) error {
 	for _, name := range left {
 		t.opt.Log.Info("removing an unfinished extraction", "path", filepath.Join(t.opt.Dir, name))
 		if err := t.root.RemoveAll(name); err != nil {
@@ -115,27 +140,49 @@ func inspect(dir fs.FS, opt Options) (left []string, err error) {
 }
 
 // published returns what the extraction with that staging directory had moved
-// into the target when it was killed. If it had moved everything, the target is
-// complete and may be in use: then nothing of it is a leftover.
+// into the target, or into a directory beside it, when it was killed. If it had
+// moved everything, the target is complete and may be in use: then nothing of it
+// is a leftover. So it is if nobody can tell, because the target is gone.
 func published(dir fs.FS, stage string) (names []string) {
-	list, err := fs.ReadFile(dir, stage+"/"+publishPart)
-	if err != nil {
-		return nil // it had not come to that
-	}
-	all := strings.Split(strings.TrimSuffix(string(list), "\n"), "\n")
-	exists := func(name string) bool {
-		_, err := fs.Lstat(dir, name)
-		return err == nil
-	}
-	if exists(all[len(all)-1]) {
+	all := announced(dir, stage)
+	if all == nil || finished(dir, stage, all) {
 		return nil
 	}
 	for _, name := range all {
-		if fs.ValidPath(name) && !strings.Contains(name, "/") && exists(name) {
+		if fs.ValidPath(name) && !strings.Contains(name, "/") && exists(dir, name) {
 			names = append(names, name)
 		}
 	}
 	return names
+}
+
+// announced returns what was written down by announce; nil if it had not come to
+// that.
+func announced(dir fs.FS, stage string) []string {
+	list, err := fs.ReadFile(dir, stage+"/"+publishPart)
+	if err != nil {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(string(list), "\n"), "\n")
+}
+
+func finished(dir fs.FS, stage string, all []string) bool {
+	main, err := fs.ReadFile(dir, stage+"/"+targetPart)
+	if err != nil { // this is the target
+		return exists(dir, all[len(all)-1])
+	}
+	target, stage := filepath.Split(string(main))
+	dir = os.DirFS(target)
+	if !strings.HasPrefix(stage, partialPrefix) || !exists(dir, stage) {
+		return true
+	}
+	all = announced(dir, stage)
+	return all != nil && exists(dir, all[len(all)-1])
+}
+
+func exists(dir fs.FS, name string) bool {
+	_, err := fs.Lstat(dir, name)
+	return err == nil
 }
 
 func (t *target) makeStage() error {
@@ -160,9 +207,26 @@ func (t *target) makeStage() error {
 	return t.chooseOwner()
 }
 
+// nameTarget writes down, beside the target, which it is.
+func (t *target) nameTarget() error {
+	main, err := filepath.Abs(filepath.Join(t.main.opt.Dir, t.main.name))
+	if err != nil {
+		return err
+	}
+	f, err := t.stage.OpenFile(targetPart, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return t.within(err)
+	}
+	_, err = f.WriteString(main)
+	return t.within(errors.Join(err, f.Sync(), f.Close()))
+}
+
 // located names the target in errors of an os.Root, which know only the path below
 // it; their operations are called mkdirat, renameat and so on.
 func (t *target) located(err error) error {
+	if _, ok := errors.AsType[*elsewhereError](err); ok {
+		return err
+	}
 	at, isPath := errors.AsType[*fs.PathError](err)
 	link, isLink := errors.AsType[*os.LinkError](err)
 	if isPath && strings.HasSuffix(at.Op, "at") || isLink && strings.HasSuffix(link.Op, "at") {
@@ -178,6 +242,9 @@ func (t *target) treePath() string { return filepath.Join(t.opt.Dir, t.name, tre
 // too if it was made here and holds nothing. It is the end of every extraction,
 // good or bad; after a good one there is nothing left for it to remove.
 func (t *target) discard() {
+	for _, b := range t.others {
+		b.discard()
+	}
 	if t.manifest != nil {
 		t.manifest.Close()
 	}
@@ -206,8 +273,35 @@ func (t *target) discard() {
 
 // publish syncs the tree and moves its entries into the target, the system
 // tablespace last: a server finds a log without a system tablespace in a target
-// that was published halfway, and refuses it.
-func (t *target) publish(opt Options) error {
+// that was published halfway, and refuses it. What goes beside the target goes
+// first.
+func (t *target) publish() error {
+	if err := t.linkFiles(); err != nil {
+		return err
+	}
+	all := append(slices.Clone(t.others), t)
+	for _, d := range all {
+		if err := d.ready(); err != nil {
+			return d.within(err)
+		}
+	}
+	for i, d := range all {
+		if err := d.moveAll(); err != nil {
+			for _, d := range slices.Backward(all[:i]) {
+				d.takeBack(d.names)
+			}
+			return d.within(err)
+		}
+	}
+	for _, d := range all {
+		d.made, d.complete = d.made && len(d.names) == 0, true
+	}
+	return syncDir(t.opt.Dir)
+}
+
+// ready makes sure that all can be published, and writes down what is about to
+// be.
+func (t *target) ready() error {
 	if err := t.own(); err != nil {
 		return err
 	}
@@ -222,29 +316,33 @@ func (t *target) publish(opt Options) error {
 		return cmp.Compare(slices.Index(t.last, a.Name()), slices.Index(t.last, b.Name()))
 	})
 	// All collisions are found before the first entry moves.
-	var names []string
 	for _, e := range entries {
 		if _, err := t.root.Lstat(e.Name()); !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%w: %q exists in %q", ErrTarget, e.Name(), opt.Dir)
+			return fmt.Errorf("%w: %q exists in %q", ErrTarget, e.Name(), t.opt.Dir)
 		}
-		names = append(names, e.Name())
+		t.names = append(t.names, e.Name())
 	}
-	if err := t.announce(names); err != nil {
+	if err := t.announce(t.names); err != nil {
 		return err
 	}
 	if t.made {
-		if err := syncDir(filepath.Dir(opt.Dir)); err != nil {
-			return err
-		}
+		return syncDir(filepath.Dir(t.opt.Dir))
 	}
-	for i, name := range names {
-		if err := t.move(name, i == len(names)-1); err != nil {
-			t.takeBack(names[:i])
+	return nil
+}
+
+// moveAll publishes the entries.
+func (t *target) moveAll() error {
+	for i, name := range t.names {
+		if err := t.move(name, t.main == nil && i == len(t.names)-1); err != nil {
+			t.takeBack(t.names[:i])
 			return fmt.Errorf("publish %q: %w", name, err)
 		}
 	}
-	t.made, t.complete = false, true
-	return syncDir(opt.Dir)
+	if t.main == nil {
+		return nil // the caller syncs
+	}
+	return syncDir(t.opt.Dir)
 }
 
 // move publishes one entry. The last one says that the target is complete: the

@@ -22,6 +22,9 @@
 //   - A prepared directory is left alone.
 //   - Memory is bounded by Options.Memory: more redo than that is applied in
 //     several batches by LSN, with the same result.
+//   - Only files in the directory are written, and tablespaces that the manifest
+//     says were elsewhere at the source and of which there is a link file (.isl)
+//     instead: extraction makes these.
 //   - Redo may be gathered while it still arrives, by a Feed: that changes when
 //     the work is done and nothing of the result.
 package prepare

@@ -34,6 +34,9 @@ func Export(ctx context.Context, dir, binary string, opt Options) (tables int, e
 	if !o.prepared() {
 		return 0, fmt.Errorf("export %s: it is not prepared", dir)
 	}
+	if err := checkNotLinked(dir, o); err != nil {
+		return 0, err
+	}
 	e := &export{tree: newTree(dir, o.server.PageSize), opt: opt}
 	if err := withServer(ctx, dir, binary, o, opt, e.run); err != nil {
 		e.abandon()

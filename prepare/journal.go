@@ -102,8 +102,8 @@ func slotSum(header, pages []byte) uint32 {
 // that is not whole was being written, so that its pages' place was not yet.
 // A slot may be older than the page: then the page goes back to how it was
 // after an earlier batch, and redo applies to it once more.
-func replayJournal(dir string) error {
-	f, err := os.Open(filepath.Join(dir, journalName))
+func replayJournal(tr *tree) error {
+	f, err := os.Open(filepath.Join(tr.dir, journalName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -120,23 +120,23 @@ func replayJournal(dir string) error {
 		if n < slotHeader {
 			return nil
 		}
-		if err := replaySlot(dir, buf[:n]); err != nil {
+		if err := replaySlot(tr, buf[:n]); err != nil {
 			return err
 		}
 	}
 }
 
-func replaySlot(dir string, b []byte) error {
+func replaySlot(tr *tree, b []byte) error {
 	pages, n := b[slotHeader:], int(binary.BigEndian.Uint32(b[4:]))
 	end := slotPathStart + int(binary.BigEndian.Uint16(b[16:]))
 	if n == 0 || n > len(pages) || end > slotHeader || slotSum(b[:end], pages[:n]) != binary.BigEndian.Uint32(b) {
 		return nil
 	}
-	rel := filepath.FromSlash(string(b[slotPathStart:end]))
-	if !filepath.IsLocal(rel) {
+	rel := string(b[slotPathStart:end])
+	if !filepath.IsLocal(filepath.FromSlash(rel)) {
 		return fmt.Errorf("path %q: %w", rel, ErrDamaged)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, rel), os.O_RDWR, 0)
+	f, err := os.OpenFile(tr.path(rel), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

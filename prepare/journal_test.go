@@ -46,7 +46,7 @@ func TestJournal(t *testing.T) {
 			}
 			j.f.Close()
 			c.spoil(t, filepath.Join(dir, journalName))
-			if err := replayJournal(dir); err != nil {
+			if err := replayJournal(newTree(dir, 16384)); err != nil {
 				t.Fatal(err)
 			}
 			got, err := os.ReadFile(file)

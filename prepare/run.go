@@ -70,7 +70,11 @@ func (p *preparation) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := replayJournal(p.dir); err != nil {
+	p.tree = newTree(p.dir, p.origin.server.PageSize)
+	if err := p.tree.readLinks(p.origin.manifest); err != nil {
+		return err
+	}
+	if err := replayJournal(p.tree); err != nil {
 		return fmt.Errorf("%s: %w", journalName, err)
 	}
 	if err := p.settle(); err != nil {
@@ -183,7 +187,6 @@ func (p *preparation) until() format.LSN {
 
 // settle finds out which file is which tablespace.
 func (p *preparation) settle() error {
-	p.tree = newTree(p.dir, p.origin.server.PageSize)
 	p.tree.recovered = p.minimal()
 	if m := p.origin.manifest; m != nil {
 		return p.tree.settleManifest(m, p.redo.spaces, p.opt)

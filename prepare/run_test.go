@@ -300,6 +300,7 @@ func testManifest(t *testing.T, backup string) {
 		checkStartsClean(t, dir, backup)
 	})
 	touched := touchedFile(t, ready, m)
+	t.Run("tables elsewhere", func(t *testing.T) { testElsewhere(t, ready, m) })
 	t.Run("a table left out", func(t *testing.T) { testLeftOut(t, ready, m, touched) })
 	for _, c := range []struct {
 		name  string

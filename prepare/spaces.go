@@ -72,6 +72,8 @@ type tree struct {
 	leftOut map[format.SpaceID]string
 	// changed are the directories in which names came or went.
 	changed map[string]bool
+	// links are the absolute paths of files that lie elsewhere.
+	links map[string]string
 	// recovered says that an earlier run got as far as replacing the log.
 	recovered bool
 }
@@ -80,7 +82,12 @@ func newTree(dir string, pageSize int) *tree {
 	return &tree{dir: dir, pageSize: pageSize, spaces: map[format.SpaceID]*tablespace{}, unclaimed: map[string]int64{}, leftOut: map[format.SpaceID]string{}, changed: map[string]bool{}}
 }
 
-func (tr *tree) path(rel string) string { return filepath.Join(tr.dir, filepath.FromSlash(rel)) }
+func (tr *tree) path(rel string) string {
+	if to, ok := tr.links[rel]; ok {
+		return to
+	}
+	return filepath.Join(tr.dir, filepath.FromSlash(rel))
+}
 
 // firstPage is what page 0 of a file says.
 type firstPage struct {

@@ -94,7 +94,7 @@ func (d *directory) problem(msg string, args ...any) {
 }
 
 func (d *directory) file(ctx context.Context, f *format.File) error {
-	st, err := d.root.Lstat(path.Clean(f.Path))
+	st, open, err := d.find(f)
 	if errors.Is(err, fs.ErrNotExist) {
 		d.problem("file %q is missing", f.Path)
 		return nil
@@ -110,7 +110,12 @@ func (d *directory) file(ctx context.Context, f *format.File) error {
 		d.problem("file %q has %d bytes, the manifest says %d", f.Path, st.Size(), f.Size)
 	}
 	if f.Space != nil {
-		return d.readPages(ctx, f)
+		h, err := open()
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		return d.readPages(ctx, h, f)
 	}
 	if f.Kind == format.KindFile {
 		d.count(&file{})
@@ -118,14 +123,29 @@ func (d *directory) file(ctx context.Context, f *format.File) error {
 	return nil
 }
 
+// find finds a file of the manifest: in the directory or, if it is of a table
+// with a DATA DIRECTORY, where the link file says.
+func (d *directory) find(f *format.File) (st fs.FileInfo, open func() (*os.File, error), err error) {
+	rel := path.Clean(f.Path)
+	st, err = d.root.Lstat(rel)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) || f.Kind != format.KindTablespace || f.Source == "" {
+		return st, func() (*os.File, error) { return d.root.Open(rel) }, err
+	}
+	content, err := d.root.ReadFile(innodb.LinkName(rel))
+	if err != nil {
+		return nil, nil, err
+	}
+	to, err := innodb.ParseLink(rel, content)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", format.ErrDamaged, err)
+	}
+	st, err = os.Lstat(to)
+	return st, func() (*os.File, error) { return os.Open(to) }, err
+}
+
 // readPages checks the pages of one file. The format comes from its page 0: a
 // tablespace rebuilt from redo has flags that the manifest does not know.
-func (d *directory) readPages(ctx context.Context, f *format.File) error {
-	h, err := d.root.Open(f.Path)
-	if err != nil {
-		return err
-	}
-	defer h.Close()
+func (d *directory) readPages(ctx context.Context, h *os.File, f *format.File) error {
 	flags := f.Space.Flags
 	if f.Space.Rebuild {
 		head := make([]byte, innodb.HeaderSize)

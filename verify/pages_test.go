@@ -3,6 +3,7 @@ package verify
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -173,6 +174,50 @@ func TestDirProblems(t *testing.T) {
 		got := strings.Join(rep.Problems, "\n")
 		if (c.want == "") != (got == "") || !strings.Contains(got, c.want) {
 			t.Errorf("%s: problems %q, want %q", what, got, c.want)
+		}
+	}
+}
+
+// A table that was put elsewhere is found through its link file.
+func TestTablesElsewhere(t *testing.T) {
+	good, bad := tablespace(t), tablespace(t)
+	bad[11*pageSize+777] ^= 1
+	for what, c := range map[string]struct {
+		content []byte // nil for a directory
+		link    string // of the directory in front of the name
+		want    string
+		err     error
+	}{
+		"sound":       {good, "/far/db/t.ibd", "", nil},
+		"a bit":       {bad, "/far/db/t.ibd", "page 11", nil},
+		"cut":         {good[:39*pageSize], "/far/db/t.ibd", "the manifest says", nil},
+		"missing":     {good, "/farther/db/t.ibd", "missing", nil},
+		"no file":     {nil, "/far/db/t.ibd", "is no tablespace", nil},
+		"other table": {good, "/far/db/u.ibd", "", format.ErrDamaged},
+		"dots":        {good, "/far/../far/db/t.ibd", "", format.ErrDamaged},
+	} {
+		dir := t.TempDir()
+		check(t, errors.Join(os.Mkdir(dir+"/db", 0o700), os.MkdirAll(dir+"/far/db", 0o700), os.WriteFile(dir+"/db/t.isl", []byte(dir+c.link), 0o600)))
+		if c.content == nil {
+			check(t, os.Mkdir(dir+"/far/db/t.ibd", 0o700))
+		} else {
+			check(t, os.WriteFile(dir+"/far/db/t.ibd", c.content, 0o600))
+		}
+		m := format.Manifest{Backup: &format.Backup{Redo: format.Redo{EndLSN: endLSN}}, Files: []format.File{{No: 1, Path: "db/t.ibd", Source: "/old/db/t.ibd",
+			Kind: format.KindTablespace, Size: int64(len(good)), Space: &format.Space{ID: 7, Flags: flags, PageSize: pageSize}}}}
+		f, err := os.Create(filepath.Join(dir, ManifestName))
+		check(t, err)
+		check(t, errors.Join(format.EncodeManifest(f, &m), f.Close()))
+		rep, err := Dir(t.Context(), dir, 2)
+		if !errors.Is(err, c.err) || err != nil && c.err == nil {
+			t.Errorf("%s: error %v, want %v", what, err, c.err)
+		}
+		if err != nil {
+			continue
+		}
+		got := strings.Join(rep.Problems, "\n")
+		if (c.want == "") != (got == "") || !strings.Contains(got, c.want) || rep.Files != 1 && c.content != nil && c.want != "missing" {
+			t.Errorf("%s: %d files, problems %q, want %q", what, rep.Files, got, c.want)
 		}
 	}
 }

@@ -33,6 +33,7 @@ type extractFlags struct {
 	opt     extract.Options
 	chown   string
 	only    []string
+	mapping []string
 	prepare bool
 	how     prepareFlags
 }
@@ -46,8 +47,9 @@ func (c *command) extract(ctx context.Context, args []string) error {
 	f.IntVarP(&x.opt.Parallel, "parallel", "j", 0, "`N` workers (default: cores)")
 	f.StringVar(&x.chown, "chown", "", "`USER:GROUP` that own the files (default for root: the owner of DIR)")
 	f.StringArrayVar(&x.only, "only", nil, "extract only files that match `GLOB`: a path, or db.table; repeatable")
-	f.BoolVar(&x.opt.IntoNonEmpty, "into-non-empty", false, "accept a DIR that holds other files, if no name collides")
-	f.BoolVar(&x.opt.RemovePartial, "remove-partial", false, "remove what a killed extraction left in DIR")
+	f.StringArrayVar(&x.mapping, "tablespace-mapping", nil, "put InnoDB tables whose DATA DIRECTORY was below OLD below NEW, as `OLD=NEW`, not into DIR; repeatable")
+	f.BoolVar(&x.opt.IntoNonEmpty, "into-non-empty", false, "accept a DIR, or NEW, that holds other files, if no name collides")
+	f.BoolVar(&x.opt.RemovePartial, "remove-partial", false, "remove what a killed extraction left in DIR, or in a NEW")
 	c.registerIncomplete(f)
 	c.registerIdle(f)
 	x.how.register(f)
@@ -62,13 +64,26 @@ func (c *command) extract(ctx context.Context, args []string) error {
 	if x.opt.Only, err = matcher(x.only); err != nil {
 		return err
 	}
-	if x.how.export && !x.prepare {
-		return cli.Usagef("--export comes after --prepare")
+	if x.opt.Mappings, err = parseMappings(x.mapping); err != nil {
+		return err
 	}
-	if err := x.how.check(); err != nil {
+	if err := x.check(); err != nil {
 		return err
 	}
 	return c.runExtract(ctx, x, f.Args())
+}
+
+// check finds out early what would fail late.
+func (x *extractFlags) check() error {
+	switch mapped := len(x.mapping) > 0; {
+	case x.how.export && !x.prepare:
+		return cli.Usagef("--export comes after --prepare")
+	case x.how.export && mapped:
+		return cli.Usagef("--export finds tables in the directory only: leave out --tablespace-mapping")
+	case x.prepare && x.how.server != "" && mapped:
+		return cli.Usagef("--with-server recovers no tables with a DATA DIRECTORY: leave out one or the other")
+	}
+	return x.how.check()
 }
 
 func (c *command) runExtract(ctx context.Context, x extractFlags, args []string) error {
@@ -113,6 +128,9 @@ func (c *command) runExtract(ctx context.Context, x extractFlags, args []string)
 }
 
 func logExtracted(log *slog.Logger, x extractFlags, rep *extract.Report, took time.Duration) {
+	for _, m := range rep.Mapped {
+		log.Info(fmt.Sprintf("%d tablespaces that lay below %s are below %s now", m.Files, m.Old, m.New))
+	}
 	if rep.Moved > 0 {
 		log.Info(fmt.Sprintf("%d files that lay outside of the data directory are inside of %s now", rep.Moved, x.opt.Dir))
 	}

@@ -75,6 +75,7 @@ func run(ctx context.Context, args []string, s streams) int {
 	return cli.Code(err, []cli.Case{
 		{Err: format.ErrNoKey, Code: cli.ExitNoKey},
 		{Err: extract.ErrTarget, Code: cli.ExitTarget},
+		{Err: extract.ErrMapping, Code: cli.ExitUsage},
 		{Err: extract.ErrPrepare, Code: cli.ExitPrepare},
 		{Err: prepare.ErrNotBackup, Code: cli.ExitPrepare},
 		{Err: errPrepare, Code: cli.ExitPrepare},
