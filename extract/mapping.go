@@ -160,6 +160,7 @@ func (a *assembly) checkMappings() error {
 }
 
 func (a *assembly) dataDirectories() string {
+	slices.Sort(a.sources)
 	switch n := len(a.sources); {
 	case n == 0:
 		return "none has a DATA DIRECTORY"
