@@ -507,6 +507,26 @@ func (at *laidOut) mustNeedKeys(t *testing.T, refused string) {
 var encryptedLayouts = []layout{
 	encrypted("encrypted tables", `load/\S+\.ibd \(space \d+\): .*encrypted`),
 	encrypted("encrypted redo log", `ib_logfile0: encrypted`, "--innodb-encrypt-log=ON", "--innodb-encrypt-tables=FORCE", "--aria-encrypt-tables=ON", "--encrypt-tmp-files=ON"),
+	encryptedElsewhere("encrypted tables and data directories", "load[.]secret.* is encrypted"),
+	encryptedElsewhere("encrypted redo log and data directories", "the redo log is encrypted", "--innodb-encrypt-log=ON"),
+}
+
+// encryptedElsewhere has a table outside of the data directory, which a server
+// with keys would look for there.
+func encryptedElsewhere(name, refused string, more ...string) layout {
+	l := encrypted(name, "", more...)
+	fill := l.fill
+	l.still, l.look = true, nil
+	l.ready = func(t *testing.T, s *servertest.Server) { // page 0 comes into the files
+		check(t, s.Exec(t.Context(), "SET GLOBAL innodb_log_checkpoint_now=1"))
+	}
+	l.fill = func(t *testing.T, s *servertest.Server, dir string) {
+		fill(t, s, dir)
+		check(t, os.Mkdir(dir+"/far", 0o700))
+		execute("CREATE TABLE `load`.far"+rows+"ENGINE=InnoDB DATA DIRECTORY='"+dir+"/far'")(t, s, dir)
+	}
+	l.refused, l.limit = "load[.]far has a DATA DIRECTORY .*"+refused, "Encryption together with tables that have a `DATA DIRECTORY`"
+	return l
 }
 
 var modes = []layout{

@@ -71,7 +71,8 @@ func (o *origin) explain(err error) error {
 
 // checkNoneElsewhere refuses tables with DATA DIRECTORY. The redo names them by
 // the path at the source, and a server's recovery would change the file it finds
-// there, perhaps that of the source, and not the copy.
+// there, perhaps that of the source, and not the copy. So it would one that was
+// left out.
 func checkNoneElsewhere(dir string, o *origin) error {
 	refuse := func(name, source string) error {
 		return fmt.Errorf("prepare %s: %s was made with DATA DIRECTORY (%s), where a server would look for it instead of here; only prepare without a server can recover it", dir, name, source)
@@ -83,11 +84,19 @@ func checkNoneElsewhere(dir string, o *origin) error {
 		return nil
 	}
 	for _, f := range o.manifest.Files {
-		if f.Kind == format.KindTablespace && f.Source != "" {
+		switch {
+		case f.Source == "":
+		case f.Kind == format.KindTablespace, f.Kind == format.KindLeftOut && there(f.Source):
 			return refuse(f.Path, f.Source)
 		}
 	}
 	return nil
+}
+
+// there says whether there is a file, or may be.
+func there(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // serverPlaces are where packages put the server when PATH does not name it.

@@ -93,6 +93,9 @@ func (b *backup) learn(ctx context.Context) (err error) {
 	if err := b.readable(); err != nil {
 		return err
 	}
+	if err := b.recoverable(ctx); err != nil {
+		return err
+	}
 	return redotail.CheckSpoolDir(b.f.spoolDir)
 }
 

@@ -1,0 +1,43 @@
+package chunker
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/xbstream/xbstream/internal/innodb"
+)
+
+// FirstEncrypted returns the first of the tablespaces whose pages may be
+// encrypted, by what page 0 says; nil if there is none. Files that are gone, or
+// have no page 0 yet, are passed over.
+func FirstEncrypted(files []File) (*File, error) {
+	page := make([]byte, innodb.MaxPageSize)
+	for i := range files {
+		yes, err := isEncrypted(files[i].Abs, page)
+		if err != nil && !isGone(err) {
+			return nil, fmt.Errorf("look for encryption: %w", err)
+		}
+		if yes {
+			return &files[i], nil
+		}
+	}
+	return nil, nil
+}
+
+// isEncrypted reads the first page, which is never encrypted itself, into page.
+func isEncrypted(path string, page []byte) (bool, error) {
+	f, err := openDisk(path)
+	if err != nil {
+		return false, err
+	}
+	n, err := readAt(f, page, 0)
+	if err = errors.Join(err, f.Close()); err != nil || n < innodb.MinPhysicalSize || innodb.IsZero(page[:innodb.MinPhysicalSize]) {
+		return false, err
+	}
+	pages, err := innodb.ParseFlags(innodb.Flags(page))
+	if err != nil {
+		return false, nil // the copy reads it again, and says what is wrong
+	}
+	crypt, ok := pages.CryptData(page[:n])
+	return ok && crypt.Encrypted(), nil
+}
