@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+	"golang.org/x/sys/unix"
 )
 
 // Limits of the waits for a server. They are far above what is usual, because
@@ -63,6 +63,7 @@ type Server struct {
 	dir     string // holds socket, pid file and error log
 	datadir string
 	port    int
+	holds   *os.File // keeps the port for this server, also while it is restarted
 	db      *sql.DB
 
 	mu     sync.Mutex
@@ -251,8 +252,7 @@ func (s *Server) datadirArg() string {
 // start runs mariadbd and waits until it answers.
 func (s *Server) start(ctx context.Context) error {
 	if s.opts.TCP && s.port == 0 {
-		port, err := freePort()
-		if err != nil {
+		if err := s.reservePort(); err != nil {
 			return err
 		}
 		s.port = port
@@ -282,14 +282,27 @@ func (s *Server) start(ctx context.Context) error {
 	return s.waitReady(ctx, exited)
 }
 
-// freePort asks the kernel for a loopback port nobody listens on.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// reservePort takes a loopback port that nobody uses. The socket bound to it does
+// not listen, so the server may, which reuses addresses; but the kernel gives the
+// port to no other server and to no connection.
+func (s *Server) reservePort() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
+		return fmt.Errorf("reserve a port: %w", os.NewSyscallError("socket", err))
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	s.holds = os.NewFile(uintptr(fd), "reserved port")
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return fmt.Errorf("reserve a port: %w", os.NewSyscallError("setsockopt", err))
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return fmt.Errorf("reserve a port: %w", os.NewSyscallError("bind", err))
+	}
+	at, err := unix.Getsockname(fd)
+	if err != nil {
+		return fmt.Errorf("reserve a port: %w", os.NewSyscallError("getsockname", err))
+	}
+	s.port = at.(*unix.SockaddrInet4).Port
+	return nil
 }
 
 func (s *Server) waitReady(ctx context.Context, exited <-chan struct{}) error {
@@ -380,7 +393,11 @@ func (s *Server) RestartWith(ctx context.Context, args ...string) error {
 func (s *Server) Close() error {
 	// A connection to a server that was killed cannot be closed politely.
 	_ = s.db.Close()
-	return errors.Join(s.Stop(), os.RemoveAll(s.dir))
+	err := s.Stop()
+	if s.holds != nil {
+		_ = s.holds.Close()
+	}
+	return errors.Join(err, os.RemoveAll(s.dir))
 }
 
 // Datadir is the server's data directory.
