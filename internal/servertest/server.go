@@ -22,8 +22,8 @@ import (
 // Limits of the waits for a server. They are far above what is usual, because
 // a test machine may be busy; they end a wait that would never end.
 const (
-	startTimeout = 90 * time.Second
-	stopTimeout  = 60 * time.Second
+	startTimeout = 3 * time.Minute
+	stopTimeout  = 3 * time.Minute
 )
 
 // The account that replicas log in with; Start creates it.
@@ -255,7 +255,6 @@ func (s *Server) start(ctx context.Context) error {
 		if err := s.reservePort(); err != nil {
 			return err
 		}
-		s.port = port
 	}
 	cmd := exec.Command("mariadbd", slices.Concat(s.args(), s.opts.Args)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
