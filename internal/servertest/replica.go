@@ -3,6 +3,7 @@ package servertest
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -23,8 +24,9 @@ func ChangeMaster(connection string, source *Server, options string) string {
 		connection, source.Port(), replUser, replPassword, options)
 }
 
-// catchUpTimeout bounds the wait for a replica. It is far above what is usual.
-const catchUpTimeout = 3 * time.Minute
+// standTimeout bounds the time in which a replica applies nothing at all. It is
+// far above what is usual; how far a replica is behind does not matter.
+const standTimeout = 3 * time.Minute
 
 // WaitCaughtUp waits until s has applied all that source wrote until now. A
 // replica that stopped is an error that carries its last error.
@@ -33,8 +35,7 @@ func (s *Server) WaitCaughtUp(ctx context.Context, source *Server) error {
 	if err != nil {
 		return fmt.Errorf("wait for replica: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, catchUpTimeout)
-	defer cancel()
+	at, moved := "", time.Now()
 	for {
 		done, err := s.String(ctx, "SELECT MASTER_GTID_WAIT(?, 1)", want)
 		if err != nil {
@@ -43,22 +44,37 @@ func (s *Server) WaitCaughtUp(ctx context.Context, source *Server) error {
 		if done == "0" {
 			return nil
 		}
-		if err := s.replicaError(ctx); err != nil {
+		why, stopped, err := s.replicaErrors(ctx)
+		if err != nil {
 			return err
+		}
+		if stopped && why != "" {
+			return fmt.Errorf("replica stopped: %s", why)
+		}
+		now, err := s.String(ctx, "SELECT @@gtid_slave_pos")
+		if err != nil {
+			return fmt.Errorf("wait for replica: %w", err)
+		}
+		if now != at {
+			at, moved = now, time.Now()
+		}
+		if time.Since(moved) > standTimeout {
+			return fmt.Errorf("wait for replica: it stands at %s for %v, the source is at %s. %s", at, standTimeout, want, why)
 		}
 	}
 }
 
-// replicaError says why replication stopped, if it did.
-func (s *Server) replicaError(ctx context.Context) error {
+// replicaErrors are the last errors of replication, and whether a thread of it has
+// stopped. One that could not connect tries again.
+func (s *Server) replicaErrors(ctx context.Context) (why string, stopped bool, err error) {
 	rows, err := s.db.QueryContext(ctx, "SHOW ALL SLAVES STATUS")
 	if err != nil {
-		return fmt.Errorf("replica: %w", err)
+		return "", false, fmt.Errorf("replica: %w", err)
 	}
 	defer rows.Close()
 	columns, err := rows.Columns()
 	if err != nil {
-		return fmt.Errorf("replica: %w", err)
+		return "", false, fmt.Errorf("replica: %w", err)
 	}
 	values := make([]*string, len(columns))
 	dest := make([]any, len(columns))
@@ -68,16 +84,15 @@ func (s *Server) replicaError(ctx context.Context) error {
 	for rows.Next() {
 		status := map[string]string{}
 		if err := rows.Scan(dest...); err != nil {
-			return fmt.Errorf("replica: %w", err)
+			return "", false, fmt.Errorf("replica: %w", err)
 		}
 		for i, c := range columns {
 			if values[i] != nil {
 				status[c] = *values[i]
 			}
 		}
-		if status["Last_SQL_Error"] != "" || status["Last_IO_Error"] != "" {
-			return fmt.Errorf("replica stopped: %s %s", status["Last_SQL_Error"], status["Last_IO_Error"])
-		}
+		why = strings.TrimSpace(why + " " + status["Last_SQL_Error"] + " " + status["Last_IO_Error"])
+		stopped = stopped || status["Slave_SQL_Running"] == "No" || status["Slave_IO_Running"] == "No"
 	}
-	return rows.Err()
+	return why, stopped, rows.Err()
 }
