@@ -86,7 +86,7 @@ func (l layout) test(t *testing.T) {
 	if l.still {
 		_, err = load.Stop()
 		check(t, err)
-		check(t, at.source.Exec(ctx, "SET GLOBAL event_scheduler = OFF"))
+		check(t, at.source.StopEvents(ctx))
 	}
 	if l.ready != nil {
 		l.ready(t, at.source)

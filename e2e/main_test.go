@@ -111,7 +111,7 @@ func noComplaints(t *testing.T, s *servertest.Server) (tables int) {
 func compareCopy(t *testing.T, source, copied *servertest.Server, except string) {
 	t.Helper()
 	ctx := t.Context()
-	check(t, source.Exec(ctx, "SET GLOBAL event_scheduler = OFF"))
+	check(t, source.StopEvents(ctx))
 	check(t, copied.WaitCaughtUp(ctx, source))
 	c, err := servertest.Compare(ctx, source, copied)
 	check(t, err)

@@ -118,7 +118,7 @@ func follow(ctx context.Context, source *servertest.Server, load *servertest.Loa
 		return err
 	}
 	step("the writers stop; the copy catches up")
-	if err := source.Exec(ctx, "SET GLOBAL event_scheduler = OFF"); err != nil {
+	if err := source.StopEvents(ctx); err != nil {
 		return err
 	}
 	if err := copied.WaitCaughtUp(ctx, source); err != nil {

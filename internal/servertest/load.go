@@ -167,6 +167,23 @@ func (l *Load) Stop() (LoadCounts, error) {
 	return c, err
 }
 
+// StopEvents turns the event scheduler off and waits for the events under way,
+// which the server does not: then nothing writes any more once the load stopped.
+func (s *Server) StopEvents(ctx context.Context) error {
+	if err := s.Exec(ctx, "SET GLOBAL event_scheduler = OFF"); err != nil {
+		return err
+	}
+	for limit := time.Now().Add(standTimeout); ; time.Sleep(10 * time.Millisecond) {
+		n, err := s.String(ctx, "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE COMMAND = 'Connect' OR USER = 'event_scheduler'")
+		if err != nil || n == "0" {
+			return err
+		}
+		if time.Now().After(limit) {
+			return fmt.Errorf("an event still runs after %v", standTimeout)
+		}
+	}
+}
+
 // Operations is the number of operations done so far.
 func (l *Load) Operations() int {
 	l.mu.Lock()

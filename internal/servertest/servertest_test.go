@@ -29,7 +29,7 @@ func TestLoadReplicates(t *testing.T) {
 	time.Sleep(3 * time.Second)
 	counts, err := load.Stop()
 	check(t, err)
-	check(t, source.Exec(ctx, "SET GLOBAL event_scheduler = OFF"))
+	check(t, source.StopEvents(ctx))
 	check(t, other.WaitCaughtUp(ctx, source))
 	c, err := Compare(ctx, source, other)
 	check(t, err)
