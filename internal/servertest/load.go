@@ -207,9 +207,10 @@ func rejected(err error) bool {
 		noReferencedRow    = 1452
 		changedSinceRead   = 1020
 		recordWasVersioned = 4129
+		needsReprepare     = 1615 // its tables were closed again and again meanwhile
 	)
 	var e *mysql.MySQLError
 	return errors.As(err, &e) && slices.Contains([]uint16{
-		lockWaitTimeout, deadlock, rowIsReferenced, noReferencedRow, changedSinceRead, recordWasVersioned,
+		lockWaitTimeout, deadlock, rowIsReferenced, noReferencedRow, changedSinceRead, recordWasVersioned, needsReprepare,
 	}, e.Number)
 }
