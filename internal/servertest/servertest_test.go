@@ -26,7 +26,9 @@ func TestLoadReplicates(t *testing.T) {
 	check(t, source.CreateSchema(ctx, LoadOptions{}))
 	load, err := source.StartLoad(ctx, LoadOptions{Seed: 1})
 	check(t, err)
-	time.Sleep(3 * time.Second)
+	for limit := time.Now().Add(2 * time.Minute); load.Operations() < 1000 && time.Now().Before(limit); {
+		time.Sleep(10 * time.Millisecond)
+	}
 	counts, err := load.Stop()
 	check(t, err)
 	check(t, source.StopEvents(ctx))
