@@ -81,9 +81,11 @@ type blockers struct {
 	t      *testing.T
 	source *servertest.Server
 
-	held    map[string]bool
+	held  map[string]bool
+	letGo sync.WaitGroup
+
+	mu      sync.Mutex // one change after the other
 	changes int
-	letGo   sync.WaitGroup
 }
 
 // hold lets go, with do, when the backup has waited for its next lock and waits no
@@ -167,6 +169,8 @@ func (b *blockers) write() error {
 
 // change does between two attempts what a copy must notice.
 func (b *blockers) change() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.changes++
 	return b.source.Exec(b.t.Context(),
 		fmt.Sprintf("CREATE TABLE again.made%d ENGINE=InnoDB AS SELECT seq FROM again.seq_1_to_1000", b.changes),
