@@ -94,8 +94,14 @@ func TestKilledUnderLocks(t *testing.T) {
 			v := victim{"xbsend", signal}
 			t.Run(fmt.Sprintf("%v at %s", v, event), func(t *testing.T) {
 				marker := filepath.Join(t.TempDir(), "reached")
-				// The hook's shell is a child of xbsend.
-				hook := fmt.Sprintf(`at() { if [ "$1" = %s ]; then : > '%s'; kill -%d $PPID; fi; }; at`, event, marker, signal)
+				// The hook's shell is a child of xbsend, which may be done
+				// before it hears of SIGTERM: it is to wait, until it ends the
+				// hook.
+				wait := "exec sleep 60"
+				if signal == syscall.SIGKILL {
+					wait = ":"
+				}
+				hook := fmt.Sprintf(`at() { if [ "$1" = %s ]; then : > '%s'; kill -%d $PPID; %s; fi; }; at`, event, marker, signal, wait)
 				o := src.try(t, trial{kind: v.String() + " under a lock", env: []string{"XB_TEST_HOOK=" + hook}})
 				if _, err := os.Stat(marker); err != nil {
 					t.Fatal(err)
