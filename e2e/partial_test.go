@@ -192,11 +192,14 @@ func TestTablesAreImported(t *testing.T) {
 	check(t, source.Exec(ctx, "USE `load`", "CREATE TABLE instant (id INT PRIMARY KEY, a INT, b VARCHAR(100)) ENGINE=InnoDB",
 		"INSERT INTO instant SELECT seq, seq, 'first' FROM seq_1_to_1000",
 		"ALTER TABLE instant ADD COLUMN c INT DEFAULT 7 AFTER id, DROP COLUMN a, ALGORITHM=INSTANT",
-		"UPDATE instant SET c = id WHERE id % 2"))
+		"UPDATE instant SET c = id WHERE id % 2",
+		// Large ones that no writer knows: no deadlock ends the open transaction.
+		"CREATE TABLE changed LIKE bulk_0", "INSERT INTO changed SELECT seq, seq, MD5(seq), REPEAT('c', 2000) FROM seq_1_to_1000",
+		"CREATE TABLE grown LIKE bulk_0", "INSERT INTO grown SELECT * FROM changed"))
 	open, err := source.DB().BeginTx(ctx, nil)
 	check(t, err)
 	defer open.Rollback()
-	for _, change := range []string{"UPDATE `load`.bulk_0 SET b = 'not committed'", "DELETE FROM `load`.instant", "INSERT INTO `load`.bulk_1 SELECT id + 100000, a, b, c FROM `load`.bulk_1"} {
+	for _, change := range []string{"UPDATE `load`.changed SET b = 'not committed'", "DELETE FROM `load`.instant", "INSERT INTO `load`.grown SELECT id + 100000, a, b, c FROM `load`.grown"} {
 		_, err := open.ExecContext(ctx, change)
 		check(t, err)
 	}
