@@ -236,6 +236,9 @@ func truncated(ctx context.Context, s *servertest.Server) error {
 	}
 	return err
 }
+// patience bounds waits for what a busy server does soon.
+const patience = 3 * time.Minute
+
 
 // longAlter has ALTER TABLE in the phase in which it copies rows, or builds an
 // index, when DDL is blocked. Each row takes so long that none comes to an end.
