@@ -132,14 +132,15 @@ func fails(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// lockWait bounds how long a server may need to be free again.
-const lockWait = 30 * time.Second
+// lockWait bounds how long a server may need to be free again; a lock that was
+// left would be there for ever.
+const lockWait = 2 * time.Minute
 
 // unlocked says whether the server is as if no backup had been there.
 func unlocked(s *servertest.Server) error {
 	ctx, cancel := context.WithTimeout(context.Background(), lockWait)
 	defer cancel()
-	if err := s.Exec(ctx, "SET lock_wait_timeout = 20", // another script may be in the middle of its backup
+	if err := s.Exec(ctx, "SET lock_wait_timeout = 60", // another script may be in the middle of its backup
 		"BACKUP STAGE START", "BACKUP STAGE FLUSH", "BACKUP STAGE BLOCK_DDL", "BACKUP STAGE BLOCK_COMMIT", "BACKUP STAGE END",
 		"CREATE DATABASE IF NOT EXISTS unlocked", "DROP DATABASE IF EXISTS unlocked"); err != nil {
 		return fmt.Errorf("the backup left a lock: %w", err)

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -225,20 +224,20 @@ func undoTruncation(t *testing.T, source *servertest.Server) (end func()) {
 func truncated(ctx context.Context, s *servertest.Server) error {
 	const count = "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'INNODB_UNDO_TRUNCATIONS'"
 	before, err := s.String(ctx, count)
-	for limit := time.Now().Add(2 * time.Minute); err == nil; time.Sleep(20 * time.Millisecond) {
+	for limit := time.Now().Add(patience); err == nil; time.Sleep(20 * time.Millisecond) {
 		var now string
 		if now, err = s.String(ctx, count); now != before {
 			break
 		}
 		if time.Now().After(limit) {
-			return errors.New("no undo tablespace was truncated in two minutes")
+			return fmt.Errorf("no undo tablespace was truncated in %v", patience)
 		}
 	}
 	return err
 }
+
 // patience bounds waits for what a busy server does soon.
 const patience = 3 * time.Minute
-
 
 // longAlter has ALTER TABLE in the phase in which it copies rows, or builds an
 // index, when DDL is blocked. Each row takes so long that none comes to an end.
@@ -273,7 +272,7 @@ func longAlter(t *testing.T, source *servertest.Server) (end func()) {
 			})
 		}
 		var err error
-		for limit := time.Now().Add(time.Minute); err == nil; time.Sleep(10 * time.Millisecond) {
+		for limit := time.Now().Add(patience); err == nil; time.Sleep(10 * time.Millisecond) {
 			var copying, building []string
 			copying, err = altering(ctx, source, "copy to tmp table")
 			if err == nil {
@@ -283,7 +282,7 @@ func longAlter(t *testing.T, source *servertest.Server) (end func()) {
 				break
 			}
 			if time.Now().After(limit) {
-				return fmt.Errorf("only %d of %d are copying after a minute", len(copying)+len(building), len(alters))
+				return fmt.Errorf("only %d of %d are copying after %v", len(copying)+len(building), len(alters), patience)
 			}
 		}
 		return err
