@@ -30,11 +30,17 @@ func inItsPlace(t *testing.T, threads int) {
 	ctx := t.Context()
 	r := newReplica(t, fmt.Sprintf("--slave-parallel-threads=%d", threads))
 	stop := write(t, r.sources[:]...)
+	for i, source := range r.sources {
+		written(t, source, i, 1)
+	}
 	dir := filepath.Join(t.TempDir(), "copy")
 	pipeline(t, []string{"xbsend", "--no-defaults", "--user=root", "--socket=" + r.Socket(), "--slave-info"},
 		[]string{"xbstream", "-x", "--prepare", "-C", dir})
 	copied := servertest.NewOn(t, dir, servertest.Options{ServerID: 9})
 	check(t, copied.Exec(ctx, r.attach(t, dir)...))
+	for i, source := range r.sources {
+		written(t, source, i, 300) // so that there is something to go on with
+	}
 	check(t, stop())
 	for _, source := range r.sources {
 		check(t, r.WaitCaughtUp(ctx, source))
@@ -97,10 +103,22 @@ func write(t *testing.T, servers ...*servertest.Server) (stop func() error) {
 		}
 	}
 	return func() error {
-		time.Sleep(200 * time.Millisecond) // so that there is something to go on with
 		cancel()
 		return g.Wait()
 	}
+}
+
+// written waits until that many rows more are in the table that write writes on
+// the i-th server.
+func written(t *testing.T, s *servertest.Server, i, rows int) {
+	t.Helper()
+	count := func() int {
+		n, err := s.String(t.Context(), fmt.Sprintf("SELECT COUNT(*) FROM db%d.t", i))
+		check(t, err)
+		return atoi(t, n)
+	}
+	from := count()
+	await(t, "rows", func() bool { return count() >= from+rows })
 }
 
 // attach are the statements that let a copy go on: where the sources are, which
@@ -239,6 +257,7 @@ func TestGaleraNode(t *testing.T) {
 		"--wsrep-cluster-address=gcomm://", "--wsrep-node-address=127.0.0.1", "--wsrep-provider-options=gmcast.listen_addr=tcp://127.0.0.1:0;gcache.size=8M"}})
 	check(t, node.Exec(ctx, "CREATE DATABASE db0", "CREATE TABLE db0.t (a INT PRIMARY KEY AUTO_INCREMENT, b VARCHAR(50), KEY (b)) ENGINE=InnoDB"))
 	stop := write(t, node)
+	written(t, node, 0, 1)
 	dir := filepath.Join(t.TempDir(), "copy")
 	pipeline(t, []string{"xbsend", "--no-defaults", "--user=root", "--socket=" + node.Socket(), "--galera-info"},
 		[]string{"xbstream", "-x", "--prepare", "-C", dir})
