@@ -44,5 +44,14 @@ if [ ! -e "$policy" ]; then
   chmod 755 "$policy"
 fi
 export DEBIAN_FRONTEND=noninteractive
-apt-get update -q
-apt-get install -q -y --no-install-recommends "${missing[@]}"
+apt=(apt-get -q -o Acquire::Retries=3 -o DPkg::Lock::Timeout=120)
+# A mirror may be away for a moment, or another program may hold apt's locks. Lists
+# that cannot be fetched are no failure yet: those that are there may do.
+for pause in 5 15 45 0; do
+  "${apt[@]}" update || true
+  "${apt[@]}" install -y --no-install-recommends "${missing[@]}" && exit 0
+  [ "$pause" -eq 0 ] || echo "setup: trying again in $pause seconds" >&2
+  sleep "$pause"
+done
+echo "setup: cannot install: ${missing[*]}" >&2
+exit 1
