@@ -1,12 +1,6 @@
 package prepare
 
-import (
-	"errors"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
-)
+import "errors"
 
 // asideSuffix ends the names of files that a server must not see.
 const asideSuffix = ".xbstream-aside"
@@ -24,36 +18,20 @@ func (o *origin) setAside(dir string) (bringBack func() error, err error) {
 	for _, f := range o.manifest.Files {
 		tablespaces[f.Path] = true
 	}
-	tree := newTree(dir, o.server.PageSize)
+	tr := newTree(dir, o.server.PageSize)
 	bringBack = func() error {
-		var strays []string
-		for _, rel := range tree.glob("*.ibd" + asideSuffix) {
-			strays = append(strays, tree.path(strings.TrimSuffix(rel, asideSuffix)))
-		}
-		return renameAll(strays, asideSuffix, "")
+		return errors.Join(tr.finishMoves(asideSuffix), tr.syncChanged())
 	}
-	var strays []string
-	for _, rel := range tree.glob("*.ibd") {
-		if !tablespaces[rel] {
-			strays = append(strays, tree.path(rel))
+	for _, rel := range tr.glob("*.ibd") {
+		if tablespaces[rel] {
+			continue
+		}
+		if err := tr.rename(rel, rel+asideSuffix); err != nil {
+			return nil, errors.Join(err, bringBack())
 		}
 	}
-	if err := renameAll(strays, "", asideSuffix); err != nil {
+	if err := tr.syncChanged(); err != nil {
 		return nil, errors.Join(err, bringBack())
 	}
 	return bringBack, nil
-}
-
-// renameAll exchanges one ending of the names for another, of those that have
-// it, and makes that durable.
-func renameAll(paths []string, from, to string) error {
-	for _, p := range paths {
-		if err := os.Rename(p+from, p+to); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		if err := syncDir(filepath.Dir(p)); err != nil {
-			return err
-		}
-	}
-	return nil
 }

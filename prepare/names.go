@@ -255,6 +255,16 @@ func (tr *tree) rename(from, to string) error {
 	return os.Rename(tr.path(from), tr.path(to))
 }
 
+// syncChanged makes the names durable that came and went.
+func (tr *tree) syncChanged() error {
+	for rel := range tr.changed {
+		if err := syncDir(tr.path(rel)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
 // finishMoves gives the tables that were moved aside their names.
 func (tr *tree) finishMoves(end string) error {
 	for _, rel := range tr.glob("*.ibd" + end) {

@@ -383,15 +383,12 @@ func (p *preparation) syncData() error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	for rel := range p.tree.changed {
-		dirs[p.tree.path(rel)] = true
-	}
 	for dir := range dirs {
 		if err := syncDir(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}
-	return nil
+	return p.tree.syncChanged()
 }
 
 func syncFile(path string) error {
