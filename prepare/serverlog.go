@@ -268,7 +268,7 @@ func hideRecords(records []byte, at format.LSN, back map[format.SpaceID]format.L
 			redo.HideRecord(records[start:], r.Payload)
 			changed = true
 		case r.Op == redo.FileDelete:
-			records[start] = byte(redo.FileModify) | records[start]&^0xF0
+			redo.HideFileDelete(records[start:])
 			changed = true
 		}
 	}

@@ -186,6 +186,12 @@ func HideRecord(b, payload []byte) {
 	}
 }
 
+// HideFileDelete turns the FILE_DELETE record at the start of b into FILE_MODIFY,
+// which has the same form and only names the file.
+func HideFileDelete(b []byte) {
+	b[0] = b[0]&^0xF0 | byte(FileModify)
+}
+
 // What an OPTION record with a page's checksum looks like, and one that says
 // nothing.
 const (
