@@ -2,9 +2,21 @@ package cli
 
 import (
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // growPipe asks for a larger buffer in a pipe. It is only faster with it.
 func growPipe(f *os.File, size int) { _, _ = unix.FcntlInt(f.Fd(), unix.F_SETPIPE_SZ, size) }
+
+// readerTime is for how long a reader is let go on: a fast one takes a third of
+// pipeSize in it, so that it never waits for us.
+const readerTime = 200 * time.Microsecond
+
+// letReaderGoOn sleeps for about readerTime. time.Sleep would for a millisecond
+// or more.
+func letReaderGoOn() {
+	d := unix.NsecToTimespec(int64(readerTime))
+	_ = unix.Nanosleep(&d, nil)
+}

@@ -5,3 +5,5 @@ package cli
 import "os"
 
 func growPipe(*os.File, int) {}
+
+func letReaderGoOn() {}

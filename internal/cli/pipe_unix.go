@@ -88,9 +88,17 @@ func (p *Pipe) writeError(err error) error {
 	return at
 }
 
-// writeTo writes all of b, and notices each part of it that is taken.
+// writeTo writes all of b, and notices each part of it that is taken. A pipe that
+// was full has room again as soon as the reader has taken a little, which is 16
+// KiB with ssh. Filling that at once makes both sides take turns by such pieces,
+// which costs them more than the data does; so the reader is let go on first.
 func (p *Pipe) writeTo(conn syscall.RawConn, b []byte) (n int, err error) {
+	wasFull := false
 	waited := conn.Write(func(fd uintptr) bool {
+		if wasFull {
+			letReaderGoOn()
+		}
+		wasFull = true
 		for n < len(b) {
 			var m int
 			m, err = unix.Write(int(fd), b[n:])
