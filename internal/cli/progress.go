@@ -112,6 +112,16 @@ func (p *Progress) show(mode string, w io.Writer) {
 	}
 }
 
+// bytes returns how many are done, of how many, 0 if unknown. What was to be done
+// is more than was thought when tables have grown.
+func (p *Progress) bytes() (done, total int64) {
+	done, total = p.done.Load(), p.total.Load()
+	if total > 0 {
+		total = max(total, done)
+	}
+	return done, total
+}
+
 // printer returns what draws the state once, and how often to call it.
 func (p *Progress) printer(mode string, w io.Writer) (func(last bool), time.Duration) {
 	start := time.Now()
@@ -119,16 +129,18 @@ func (p *Progress) printer(mode string, w io.Writer) (func(last bool), time.Dura
 	case "json":
 		enc := json.NewEncoder(w)
 		return func(last bool) {
+			done, total := p.bytes()
 			enc.Encode(map[string]any{
-				"stage": *p.stage.Load(), "bytes": p.done.Load(), "total": p.total.Load(),
+				"stage": *p.stage.Load(), "bytes": done, "total": total,
 				"seconds": time.Since(start).Seconds(), "stalled": p.stalled().Seconds(), "done": last,
 			})
 		}, progressEvery
 	case "plain":
 		return func(bool) {
-			line := fmt.Sprintf("%s: %s", *p.stage.Load(), humanize.IBytes(uint64(p.done.Load())))
-			if t := p.total.Load(); t > 0 {
-				line += " of " + humanize.IBytes(uint64(t))
+			done, total := p.bytes()
+			line := fmt.Sprintf("%s: %s", *p.stage.Load(), humanize.IBytes(uint64(done)))
+			if total > 0 {
+				line += " of " + humanize.IBytes(uint64(total))
 			}
 			if d := p.stalled(); d > 0 {
 				line += fmt.Sprintf(", stalled for %v", d)
@@ -143,14 +155,15 @@ func (p *Progress) printer(mode string, w io.Writer) (func(last bool), time.Dura
 			bar.Clear()
 			return
 		}
-		if t := p.total.Load(); t > 0 {
-			bar.ChangeMax64(max(t, p.done.Load()+1))
+		done, total := p.bytes()
+		if total > 0 {
+			bar.ChangeMax64(max(total, done+1)) // at its end it would finish itself
 		}
 		about := *p.stage.Load()
 		if d := p.stalled(); d > 0 {
 			about += fmt.Sprintf(" (stalled for %v)", d)
 		}
 		bar.Describe(about)
-		bar.Set64(p.done.Load())
+		bar.Set64(done)
 	}, 200 * time.Millisecond
 }
