@@ -7,11 +7,12 @@ import (
 )
 
 // How often a torn page is read, and how long torn pages may hold up the copy
-// of one file: a file that we wrongly think bad as a whole must not cost half a
-// second a page.
+// of one file: a file that we wrongly think bad as a whole must not cost ten
+// seconds a page. Usually a page is whole within milliseconds; but the kernel may
+// let the server wait for a busy disk in the middle of it, or not run it at all.
 const (
-	pageTries    = 12
-	fileWaits    = 10 * time.Second
+	pageTries    = 107 // ten seconds
+	fileWaits    = 30 * time.Second
 	longestPause = 100 * time.Millisecond
 )
 
@@ -24,7 +25,7 @@ type patience struct {
 // wait pauses before the next try to read a page, the longer the more tries
 // there were; false says there shall be no other.
 func (p *patience) wait(ctx context.Context, tries int) bool {
-	pause := min(time.Millisecond<<(tries-1), longestPause)
+	pause := min(time.Millisecond<<min(tries-1, 7), longestPause)
 	if tries >= pageTries || !p.take(pause) {
 		return false
 	}
