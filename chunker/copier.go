@@ -70,6 +70,9 @@ type Result struct {
 	MaxLSN format.LSN
 	// Foreign says that pages bear the id of another tablespace than page 0.
 	Foreign bool
+	// Encrypted says that pages are encrypted, or may be by what page 0 said
+	// when the copy began or when its turn came.
+	Encrypted bool
 }
 
 // Unchanged says whether the file with signature now is surely what was copied:

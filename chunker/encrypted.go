@@ -7,12 +7,15 @@ import (
 	"github.com/xbstream/xbstream/internal/innodb"
 )
 
-// FirstEncrypted returns the first of the tablespaces whose pages may be
+// FirstEncrypted returns the first of the files of tablespaces whose pages may be
 // encrypted, by what page 0 says; nil if there is none. Files that are gone, or
-// have no page 0 yet, are passed over.
+// have no page 0, are passed over.
 func FirstEncrypted(files []File) (*File, error) {
 	page := make([]byte, innodb.MaxPageSize)
 	for i := range files {
+		if files[i].firstPage() != 0 {
+			continue
+		}
 		yes, err := isEncrypted(files[i].Abs, page)
 		if err != nil && !isGone(err) {
 			return nil, fmt.Errorf("look for encryption: %w", err)
@@ -38,6 +41,11 @@ func isEncrypted(path string, page []byte) (bool, error) {
 	if err != nil {
 		return false, nil // the copy reads it again, and says what is wrong
 	}
-	crypt, ok := pages.CryptData(page[:n])
-	return ok && crypt.Encrypted(), nil
+	return saysEncrypted(pages, page[:n]), nil
+}
+
+// saysEncrypted says whether page 0 says that pages may be encrypted.
+func saysEncrypted(pages innodb.PageFormat, page0 []byte) bool {
+	crypt, ok := pages.CryptData(page0)
+	return ok && crypt.Encrypted()
 }

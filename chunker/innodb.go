@@ -36,6 +36,8 @@ type space struct {
 	maxLSN   atomic.Uint64
 	// foreign is set when a page has another space id than page 0.
 	foreign atomic.Bool
+	// encrypted is set when a page is, or page 0 says that some may be.
+	encrypted atomic.Bool
 
 	// next is where the next range starts; guarded by schedule.mu.
 	next int64
@@ -173,8 +175,8 @@ func (r *run) identify(ctx context.Context, s *space) error {
 		return err
 	}
 	info.ID = innodb.FSPSpaceID(head)
-	crypt, ok := s.pages.CryptData(head)
-	info.Encrypted = ok && crypt.Encrypted()
+	info.Encrypted = saysEncrypted(s.pages, head)
+	s.encrypted.Store(info.Encrypted)
 	return nil
 }
 
@@ -327,14 +329,17 @@ func (r *run) checkPages(ctx context.Context, s *space, p []byte, off int64) err
 			}
 		}
 		newest = max(newest, innodb.LSN(page))
-		s.inspect(page)
+		s.inspect(page, no)
 	}
 	s.raise(newest)
 	return nil
 }
 
 // inspect looks at a sound page for what is not about damage.
-func (s *space) inspect(page []byte) {
+func (s *space) inspect(page []byte, no format.PageNo) {
+	if s.pages.PageEncrypted(page) || no == 0 && saysEncrypted(s.pages, page) {
+		s.encrypted.Store(true)
+	}
 	if s.pages.PageCompressed {
 		clear(page[s.pages.Used(page):])
 	}
@@ -411,7 +416,7 @@ func (r *run) finish(s *space) error {
 	}
 	r.add(Result{
 		File: s.file, Entry: s.entry, Signature: s.sig, Began: s.began,
-		MaxLSN: format.LSN(s.maxLSN.Load()), Foreign: s.foreign.Load(),
+		MaxLSN: format.LSN(s.maxLSN.Load()), Foreign: s.foreign.Load(), Encrypted: s.encrypted.Load(),
 	})
 	return r.after(s.file)
 }

@@ -227,6 +227,63 @@ func TestPagesOfAnotherTablespaceAreNoticed(t *testing.T) {
 	}
 }
 
+// later is a file that changed after its page 0 was read.
+type later struct {
+	diskFile
+	reads int
+	data  []byte
+}
+
+func (s *later) ReadAt(p []byte, off int64) (int, error) {
+	if s.reads++; s.reads == 1 {
+		return s.diskFile.ReadAt(p, off)
+	}
+	return bytes.NewReader(s.data).ReadAt(p, off)
+}
+
+// TestEncryptionIsNoticed also when it begins after page 0 was read.
+func TestEncryptionIsNoticed(t *testing.T) {
+	const size = 16 << 10
+	f := innodb.PageFormat{FullCRC32: true, Logical: size, Physical: size}
+	plain := tablespace(7, 10)
+	changed := func(change func(data []byte)) []byte {
+		data := bytes.Clone(plain)
+		change(data)
+		return data
+	}
+	said := changed(func(data []byte) {
+		// Type 1, 16 bytes of IV, no key version yet, key 1, on.
+		copy(data[10428:], "s\x0E\x0CRE\x74\x01\x10iviviviviviviviv\x00\x00\x00\x00\x00\x00\x00\x01\x01")
+		f.Seal(data[:size])
+	})
+	one := changed(func(data []byte) {
+		binary.BigEndian.PutUint32(data[3*size:], 1) // key version
+		f.Seal(data[3*size:][:size])
+	})
+	for _, c := range []struct {
+		name        string
+		first, then []byte
+		want, entry bool
+	}{
+		{"no", plain, plain, false, false},
+		{"from the start", said, said, true, true},
+		{"page 0 says it later", plain, said, true, false},
+		{"a page is", plain, one, true, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cp := &Copier{Sink: &memSink{}, PageSize: size, Parallel: 1}
+			cp.openFile = func(path string) (source, error) {
+				file, err := os.Open(path)
+				return &later{diskFile: diskFile{file}, data: c.then}, err
+			}
+			res, err := cp.CopyInnoDB(t.Context(), []File{writeFile(t, c.first)})
+			if err != nil || res[0].Encrypted != c.want || res[0].Entry.Space.Encrypted != c.entry {
+				t.Errorf("%+v, %v", res, err)
+			}
+		})
+	}
+}
+
 // TestUnknownFormatIsRefused: flags of the future on a sound page are no damage;
 // the same flags on a page that fails its check are.
 func TestUnknownFormatIsRefused(t *testing.T) {

@@ -55,6 +55,8 @@ type Server interface {
 	// OpenFiles returns the paths of all files the server has open as
 	// tablespaces, relative to the data directory where they are below it.
 	OpenFiles(ctx context.Context) (map[string]bool, error)
+	// EncryptedFiles returns those of them whose pages the server may encrypt.
+	EncryptedFiles(ctx context.Context) (map[string]bool, error)
 	// LSN returns the end of the redo written so far, in the server's memory
 	// or on disk.
 	LSN(ctx context.Context) (format.LSN, error)

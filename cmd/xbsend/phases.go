@@ -59,6 +59,7 @@ func (p *phases) run(ctx context.Context) (*format.Manifest, error) {
 		p.copyOthers,
 		p.locks.BlockCommit, p.event("stage-block-commit"),
 		p.position, p.event("end-lsn"),
+		p.stillRecoverable,
 		p.copyLast,
 		p.locks.End,
 		p.resumeReplication,

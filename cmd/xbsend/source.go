@@ -1,10 +1,8 @@
 package main
 
 import (
-	"context"
 	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/xbstream/xbstream/chunker"
@@ -84,30 +82,6 @@ func restorable(l *server.Layout) error {
 		names[name] = f.Path
 	}
 	return nil
-}
-
-// recoverable refuses what nothing recovers in another place: encryption needs a
-// server, and that would look for a table with a DATA DIRECTORY where it is here.
-func (b *backup) recoverable(ctx context.Context) error {
-	files, err := b.discoverer().InnoDB(ctx)
-	if err != nil {
-		return err
-	}
-	files = slices.DeleteFunc(files, func(f chunker.File) bool { return f.LeftOut || f.Kind != format.KindTablespace })
-	far := slices.IndexFunc(files, func(f chunker.File) bool { return f.Source != "" })
-	if far < 0 {
-		return nil
-	}
-	what := "the redo log"
-	if !b.layout.InnoDB.EncryptLog {
-		f, err := chunker.FirstEncrypted(files)
-		if f == nil || err != nil {
-			return err
-		}
-		what = f.Table
-	}
-	return server.Unsupported("%s has a DATA DIRECTORY (%s), and %s is encrypted: only a server could recover the backup, and it would look for the table there",
-		files[far].Table, files[far].Source, what)
 }
 
 // within says whether path is dir or below it.

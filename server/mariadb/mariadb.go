@@ -118,15 +118,29 @@ func (m *mariadb) TableNames(ctx context.Context, ids []uint64) (map[uint64]stri
 
 // OpenFiles asks for what InnoDB has open; it needs PROCESS.
 func (m *mariadb) OpenFiles(ctx context.Context) (map[string]bool, error) {
-	rows, err := server.Rows(ctx, m.s.DB, "SELECT FILENAME FROM information_schema.INNODB_SYS_TABLESPACES")
+	return m.filesOf(ctx, "SELECT FILENAME FROM information_schema.INNODB_SYS_TABLESPACES")
+}
+
+// encryptedQuery finds the tablespaces that have what page 0 says of encryption,
+// or will once it is written.
+const encryptedQuery = `SELECT FILENAME FROM information_schema.INNODB_SYS_TABLESPACES WHERE SPACE IN
+	(SELECT SPACE FROM information_schema.INNODB_TABLESPACES_ENCRYPTION WHERE ENCRYPTION_SCHEME <> 0)`
+
+// EncryptedFiles asks for what InnoDB has open; it needs PROCESS.
+func (m *mariadb) EncryptedFiles(ctx context.Context) (map[string]bool, error) {
+	return m.filesOf(ctx, encryptedQuery)
+}
+
+func (m *mariadb) filesOf(ctx context.Context, query string) (map[string]bool, error) {
+	rows, err := server.Rows(ctx, m.s.DB, query)
 	if err != nil {
 		return nil, m.s.Fail("ask for the files of the tablespaces", err)
 	}
-	open := make(map[string]bool, len(rows))
+	files := make(map[string]bool, len(rows))
 	for _, row := range rows {
-		open[path.Clean(row["FILENAME"])] = true
+		files[path.Clean(row["FILENAME"])] = true
 	}
-	return open, nil
+	return files, nil
 }
 
 // writtenQuery is sent all the time a backup goes on.
