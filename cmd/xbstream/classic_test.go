@@ -52,8 +52,22 @@ func xbstream(t *testing.T, in io.Reader, args ...string) (code int, stdout, std
 	return code, outText(), errText()
 }
 
-// mariabackup streams a backup.
+// mariabackup streams a backup; one that fails is taken again.
 func mariabackup(t *testing.T, s *servertest.Server, args ...string) []byte {
+	t.Helper()
+	for try := 1; ; try++ {
+		out, err := tryMariabackup(t, s, args...)
+		if err == nil {
+			return out
+		}
+		if try == 5 {
+			t.Fatalf("mariabackup failed %d times: %v", try, err)
+		}
+		t.Logf("mariabackup failed, another backup is taken: %v", err)
+	}
+}
+
+func tryMariabackup(t *testing.T, s *servertest.Server, args ...string) ([]byte, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -63,9 +77,9 @@ func mariabackup(t *testing.T, s *servertest.Server, args ...string) []byte {
 	cmd.Stderr = &log
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("mariabackup: %v\n%s", err, &log)
+		return nil, fmt.Errorf("%w\n%s", err, &log)
 	}
-	return out
+	return out, nil
 }
 
 func entries(t *testing.T, dir string) (names []string) {
