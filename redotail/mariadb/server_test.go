@@ -27,7 +27,7 @@ import (
 )
 
 // serverWait bounds every wait for a real server.
-const serverWait = 90 * time.Second
+const serverWait = 2 * time.Minute
 
 // template is a data directory made once by mariadb-install-db.
 var template = sync.OnceValues(func() (string, error) {
@@ -71,9 +71,39 @@ type server struct {
 	exited   chan struct{}
 	db       *sql.DB
 	// pause is how many nanoseconds each writer rests after a statement.
-	// Without any, a crowded machine can write a 4 MiB log around before the
-	// test's reader gets the processor at all, and is then told so, rightly.
 	pause atomic.Int64
+	// reader says how far the test's reader has come, if the writers wait for
+	// it. Else a crowded machine can write a log of 4 MiB around before the
+	// reader gets the processor at all, and it is then told so, rightly.
+	reader atomic.Pointer[func() format.LSN]
+}
+
+// unread is how much redo the reader may have before it when a writer goes on.
+const unread = 1 << 20
+
+// hold lets no writer begin a statement, until follow or free.
+func (s *server) hold() { s.follow(func() format.LSN { return 0 }) }
+
+// follow lets writers wait for a reader that says how far it has come.
+func (s *server) follow(reader func() format.LSN) { s.reader.Store(&reader) }
+
+// free lets writers write.
+func (s *server) free() { s.reader.Store(nil) }
+
+// turn waits until a writer may write, or ctx ends.
+func (s *server) turn(ctx context.Context) error {
+	for ctx.Err() == nil {
+		reader := s.reader.Load()
+		if reader == nil {
+			return nil
+		}
+		lsn, err := s.current()
+		if err != nil || lsn < (*reader)()+unread {
+			return err
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return nil
 }
 
 func newDataDir(t *testing.T) string {
@@ -191,12 +221,18 @@ func (s *server) exec(query string) {
 
 func (s *server) lsn() format.LSN {
 	s.t.Helper()
-	var name string
-	var lsn uint64
-	if err := s.db.QueryRow("SHOW GLOBAL STATUS LIKE 'Innodb_lsn_current'").Scan(&name, &lsn); err != nil {
+	lsn, err := s.current()
+	if err != nil {
 		s.t.Fatal(err)
 	}
-	return format.LSN(lsn)
+	return lsn
+}
+
+func (s *server) current() (format.LSN, error) {
+	var name string
+	var lsn uint64
+	err := s.db.QueryRow("SHOW GLOBAL STATUS LIKE 'Innodb_lsn_current'").Scan(&name, &lsn)
+	return format.LSN(lsn), err
 }
 
 // waitWritten waits until the server has flushed its log up to lsn.
@@ -244,9 +280,13 @@ func (s *server) writer(ctx context.Context, i int) error {
 			"UPDATE w.t%[1]d SET k = k + 1, s = REVERSE(s) WHERE id %% 17 = %[2]d %% 17 ORDER BY id DESC LIMIT 50",
 			"DELETE FROM w.t%[1]d WHERE id %% 7 = %[2]d %% 7 ORDER BY id LIMIT 40",
 		} {
-			// Not cancelled half way: the driver would drop the connection
-			// and leave open what the server does with the statement.
-			if _, err := s.db.Exec(fmt.Sprintf(q, i, n)); err != nil {
+			err := s.turn(ctx)
+			if err == nil {
+				// Not cancelled half way: the driver would drop the connection
+				// and leave open what the server does with the statement.
+				_, err = s.db.Exec(fmt.Sprintf(q, i, n))
+			}
+			if err != nil {
 				s.t.Errorf("writer %d: %v", i, err) // at once, for waitFor to see
 				return err
 			}
@@ -413,9 +453,11 @@ func tailAndRecover(t *testing.T, opt redotail.Options, args []string, during fu
 	t.Helper()
 	s := startServer(t, newDataDir(t), args...)
 	stopLoad := s.load()
+	s.hold()
 	l := openLive(t, s.logDir)
 	dir := s.frozenCopy()
 	tailer, stopTail := tail(t, s, l, dir, opt)
+	s.follow(tailer.Position)
 	during(s, tailer)
 	stopLoad()
 	wanted, want := s.lsn(), s.digest()
@@ -543,8 +585,10 @@ func TestStragglerReadsTheSameOrIsTold(t *testing.T) {
 	s := startServer(t, newDataDir(t), "--innodb-log-file-size=8M")
 	stopLoad := s.load()
 	dir := t.TempDir()
+	s.hold()
 	quick := openLive(t, s.logDir)
 	tailer, stopTail := tail(t, s, quick, dir, redotail.Options{})
+	s.follow(tailer.Position)
 	rnd := rand.New(rand.NewPCG(1, 1))
 	var slow []redotail.Piece
 	behind, lost := 0, 0
@@ -601,10 +645,12 @@ func TestPausedReaderIsToldWhatItLost(t *testing.T) {
 	s := startServer(t, newDataDir(t), "--innodb-log-file-size=8M")
 	stopLoad := s.load()
 	for _, laps := range []format.LSN{1, 2, 3} {
+		s.hold()
 		l := openLive(t, s.logDir)
 		if _, err := l.Read(t.Context()); err != nil && !errors.Is(err, redotail.ErrTip) {
 			t.Fatal(err)
 		}
+		s.free()
 		lost := l.lsn
 		waitFor(t, "laps", func() bool { return s.lsn() > lost+laps*8<<20+1<<20 })
 		_, err := l.Read(t.Context())
@@ -617,24 +663,39 @@ func TestPausedReaderIsToldWhatItLost(t *testing.T) {
 	stopLoad()
 }
 
-// What mariabackup reads off the same server must be the same bytes.
-func TestSameBytesAsThePeer(t *testing.T) {
-	s := startServer(t, newDataDir(t), "--innodb-log-file-size=96M")
-	stopLoad := s.load()
-	l := openLive(t, s.logDir)
-	dir := t.TempDir()
-	tailer, stopTail := tail(t, s, l, dir, redotail.Options{})
-	target := filepath.Join(t.TempDir(), "peer")
+// peerBackup returns a backup of mariabackup; one that fails is taken again.
+func peerBackup(t *testing.T, s *server) string {
+	t.Helper()
 	socket := ""
 	if err := s.db.QueryRow("SELECT @@socket").Scan(&socket); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), serverWait)
-	defer cancel()
-	if out, err := exec.CommandContext(ctx, "mariabackup", "--no-defaults", "--backup", "--user=root",
-		"--socket="+socket, "--datadir="+s.dir, "--target-dir="+target).CombinedOutput(); err != nil {
-		t.Fatalf("mariabackup: %v\n%s", err, out)
+	for try := 1; ; try++ {
+		target := filepath.Join(t.TempDir(), "peer")
+		ctx, cancel := context.WithTimeout(t.Context(), serverWait)
+		out, err := exec.CommandContext(ctx, "mariabackup", "--no-defaults", "--backup", "--user=root",
+			"--socket="+socket, "--datadir="+s.dir, "--target-dir="+target).CombinedOutput()
+		cancel()
+		if err == nil {
+			return target
+		}
+		if try == 5 {
+			t.Fatalf("mariabackup failed %d times: %v\n%s", try, err, out)
+		}
+		t.Logf("mariabackup failed, another backup is taken: %v\n%s", err, out)
 	}
+}
+
+// What mariabackup reads off the same server must be the same bytes.
+func TestSameBytesAsThePeer(t *testing.T) {
+	s := startServer(t, newDataDir(t), "--innodb-log-file-size=96M")
+	stopLoad := s.load()
+	s.hold()
+	l := openLive(t, s.logDir)
+	dir := t.TempDir()
+	tailer, stopTail := tail(t, s, l, dir, redotail.Options{})
+	s.follow(tailer.Position)
+	target := peerBackup(t, s)
 	stopLoad()
 	stopTail(s.lsn())
 	theirs, err := os.ReadFile(filepath.Join(target, logName))
