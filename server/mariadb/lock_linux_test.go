@@ -67,7 +67,7 @@ func TestStagesLock(t *testing.T) {
 			t.Errorf("after End: %s is blocked", q)
 		}
 	}
-	run(t, other, "DROP TABLE mysql.xb_my, mysql.xb_inno, mysql.xb_ddl")
+	real.exec(t, "DROP TABLE mysql.xb_my, mysql.xb_inno, mysql.xb_ddl")
 	if got := fmt.Sprint(names(b.Stages())); got != "[START FLUSH BLOCK_DDL BLOCK_COMMIT]" {
 		t.Errorf("stages are %s", got)
 	}
@@ -199,8 +199,7 @@ func blockedAt(t *testing.T, s server.Server, stage string, block func(*testing.
 		_, err := s.Begin(t.Context())
 		return nil, err
 	}
-	b := begin(t, s)
-	all(t, b.Flush)
+	b := granted(t, s, server.Backup.Flush)
 	block(t)
 	return b, b.BlockDDL(t.Context())
 }
@@ -244,11 +243,11 @@ func TestSecondBackupWaitsItsTurn(t *testing.T) {
 	c := real.backupAccount(t)
 	c.LockTimeout = time.Second
 	s := open(t, c)
-	first := begin(t, s)
+	first := granted(t, s, server.Backup.Flush)
 	if _, err := s.Begin(t.Context()); !errors.Is(err, server.ErrLockTimeout) {
 		t.Fatalf("got %v, want ErrLockTimeout", err)
 	}
-	all(t, first.Flush, first.End)
+	all(t, first.End)
 	real.free(t, s)
 }
 
@@ -269,15 +268,13 @@ func TestEveryEndReleases(t *testing.T) {
 			step, endStep := context.WithCancel(t.Context())
 			defer endStep()
 			done := make(chan error, 1)
-			unblock := func() {}
+			unblock, drop := func() {}, func() {}
 			if strings.HasSuffix(which, "waits") {
 				real.exec(t, "CREATE OR REPLACE TABLE mysql.xb_busy (a INT)")
 				busy := real.session(t)
 				run(t, busy, "LOCK TABLES mysql.xb_busy WRITE")
-				unblock = func() {
-					run(t, busy, "UNLOCK TABLES")
-					run(t, busy, "DROP TABLE mysql.xb_busy")
-				}
+				unblock = func() { run(t, busy, "UNLOCK TABLES") }
+				drop = func() { real.exec(t, "DROP TABLE mysql.xb_busy") }
 				go func() { done <- b.BlockDDL(step) }()
 				id := real.waiting(t, "BACKUP STAGE BLOCK_DDL")
 				switch which {
@@ -310,6 +307,7 @@ func TestEveryEndReleases(t *testing.T) {
 			b.Close()
 			unblock()
 			real.free(t, s)
+			drop()
 		})
 	}
 }
@@ -390,8 +388,8 @@ func TestKilledProcessReleases(t *testing.T) {
 			kill()
 			eventually(t, "the locks are released", func() bool { return !blocked(t, other, "INSERT INTO mysql.xb_my VALUES (1)") })
 			run(t, busy, "UNLOCK TABLES")
-			run(t, other, "DROP TABLE mysql.xb_busy, mysql.xb_my")
 			real.free(t, s)
+			real.exec(t, "DROP TABLE mysql.xb_busy, mysql.xb_my")
 		})
 	}
 }
