@@ -62,37 +62,41 @@ func output(t *testing.T, ctx context.Context, f *os.File, opt PipeOptions) *Pip
 	return p
 }
 
+// idle is long enough for what is there to be read, or taken, before, also on a
+// machine that has no time.
+const idle = time.Second
+
 // big is more than any pipe holds.
 var big = make([]byte, 4<<20)
 
 func TestIdleInput(t *testing.T) {
 	r, w := pipe(t)
-	p := input(t, t.Context(), r, PipeOptions{Idle: 20 * time.Millisecond})
+	p := input(t, t.Context(), r, PipeOptions{Idle: idle})
 	if _, err := w.WriteString("abc"); err != nil {
 		t.Fatal(err)
 	}
 	var got []byte
 	err := soon(t, func() (err error) { got, err = io.ReadAll(p); return err })
-	if idle := (*IdleError)(nil); string(got) != "abc" || !errors.As(err, &idle) || idle.Output || idle.For != 20*time.Millisecond {
+	if timeout := (*IdleError)(nil); string(got) != "abc" || !errors.As(err, &timeout) || timeout.Output || timeout.For != idle {
 		t.Fatalf("read %q, then %v", got, err)
 	}
-	if Code(err, nil) != ExitIO || !strings.Contains(err.Error(), "nothing has arrived for 20ms") {
+	if Code(err, nil) != ExitIO || !strings.Contains(err.Error(), "nothing has arrived for 1s") {
 		t.Errorf("exit code %d for %q", Code(err, nil), err)
 	}
 }
 
 func TestIdleOutput(t *testing.T) {
 	_, w := pipe(t)
-	p := output(t, t.Context(), w, PipeOptions{Idle: 20 * time.Millisecond})
+	p := output(t, t.Context(), w, PipeOptions{Idle: idle})
 	n := 0
 	err := soon(t, func() (err error) { n, err = p.Write(big); return err })
-	if idle := (*IdleError)(nil); !errors.As(err, &idle) || !idle.Output {
+	if timeout := (*IdleError)(nil); !errors.As(err, &timeout) || !timeout.Output {
 		t.Fatal(err)
 	}
 	if n == 0 || n == len(big) {
 		t.Errorf("%d bytes written to a pipe that nobody reads", n)
 	}
-	if Code(err, nil) != ExitIO || !strings.Contains(err.Error(), "taken nothing for 20ms") {
+	if Code(err, nil) != ExitIO || !strings.Contains(err.Error(), "taken nothing for 1s") {
 		t.Errorf("exit code %d for %q", Code(err, nil), err)
 	}
 }
@@ -210,7 +214,7 @@ func TestStallIsNoticed(t *testing.T) {
 		if log.Len() != said {
 			t.Errorf("said twice: %q", &log)
 		}
-		if idle := (*IdleError)(nil); !errors.As(context.Cause(p.ctx), &idle) {
+		if timeout := (*IdleError)(nil); !errors.As(context.Cause(p.ctx), &timeout) {
 			t.Error("not ended")
 		}
 		return 0, nil
