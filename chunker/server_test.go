@@ -64,12 +64,12 @@ func serverLSN(t *testing.T, s *servertest.Server) format.LSN {
 	return format.LSN(lsn)
 }
 
-// writers change the tables of a database until the returned function is
-// called, which says how many statements they ran.
-func writers(t *testing.T, s *servertest.Server, tables []string) (stop func() int64) {
+// writers change the tables of a database until stop is called, and count their
+// statements.
+func writers(t *testing.T, s *servertest.Server, tables []string) (count *atomic.Int64, stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	var count atomic.Int64
+	count = new(atomic.Int64)
 	for w := range 3 {
 		wg.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
@@ -88,9 +88,9 @@ func writers(t *testing.T, s *servertest.Server, tables []string) (stop func() i
 			}
 		})
 	}
-	stop = sync.OnceValue(func() int64 { cancel(); wg.Wait(); return count.Load() })
-	t.Cleanup(func() { stop() })
-	return stop
+	stop = func() { cancel(); wg.Wait() }
+	t.Cleanup(stop)
+	return count, stop
 }
 
 // TestCopyUnderLoad copies a server that is written to and checks every page of
@@ -108,8 +108,11 @@ func TestCopyUnderLoad(t *testing.T) {
 			"INSERT INTO d."+name+" SELECT seq, REPEAT(MD5(seq), 8), REPEAT(MD5(seq+1), 60) FROM d.seq_1_to_4000")
 		tables = append(tables, name)
 	}
-	stop := writers(t, s, tables)
-	for _, workers := range []int{1, 8} {
+	ran, stop := writers(t, s, tables)
+	// Once more where the disk is so busy that hardly a statement ran meanwhile.
+	deadline := time.Now().Add(2 * time.Minute)
+	for round := 0; round < 2 || ran.Load() < 10 && time.Now().Before(deadline); round++ {
+		workers := []int{1, 8}[round%2]
 		sink := newDirSink(t)
 		// Slow enough for pages to be written meanwhile.
 		c := &chunker.Copier{Sink: sink, PageSize: pageSize, Parallel: workers, Rate: 40 << 20}
@@ -128,9 +131,10 @@ func TestCopyUnderLoad(t *testing.T) {
 		}
 		t.Logf("%d workers: %d files, %d pages, %d bytes of data, %d of holes", workers, len(files), pages, sink.data, sink.holes)
 	}
-	if n := stop(); n < 10 {
+	if n := ran.Load(); n < 10 {
 		t.Errorf("only %d statements ran meanwhile", n)
 	}
+	stop()
 }
 
 // checkCopy checks all pages of a copied file and returns their number.
