@@ -27,7 +27,7 @@ fuzz() {
     return
   fi
   # What is left besides progress and the frame of a failed test.
-  if [ "$(grep -vE '^(fuzz: elapsed: |--- FAIL: Fuzz|FAIL|exit status 1$)' "$out")" = '    context deadline exceeded' ]; then
+  if [ "$(grep -vE '^(fuzz: elapsed: |waiting for fuzzing process|--- FAIL: Fuzz|FAIL|exit status 1$)' "$out")" = '    context deadline exceeded' ]; then
     echo "fuzz: $name: the time was over (go.dev/issue/75804), no input failed"
     rm "$out"
     return
