@@ -2,7 +2,7 @@ package e2e
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,13 +34,13 @@ func rotate(ctx context.Context, s *servertest.Server) error {
 	if err := s.Exec(ctx, "SET GLOBAL innodb_encryption_rotation_iops=100000", "SET GLOBAL innodb_encrypt_tables=ON", "SET GLOBAL innodb_encryption_threads=2"); err != nil {
 		return err
 	}
-	for limit := time.Now().Add(time.Minute); time.Now().Before(limit); time.Sleep(20 * time.Millisecond) {
+	for limit := time.Now().Add(patience); time.Now().Before(limit); time.Sleep(20 * time.Millisecond) {
 		n, err := s.String(ctx, "SELECT COUNT(*) FROM information_schema.INNODB_TABLESPACES_ENCRYPTION WHERE NAME='d/near' AND MIN_KEY_VERSION > 0")
 		if err != nil || n == "1" {
 			return err
 		}
 	}
-	return errors.New("d.near was not encrypted within a minute")
+	return fmt.Errorf("d.near was not encrypted within %v", patience)
 }
 
 // P1: when encryption and a DATA DIRECTORY meet only while the backup goes on, it
