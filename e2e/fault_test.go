@@ -50,7 +50,7 @@ const (
 )
 
 // killWait bounds a pipeline with a fault in it.
-const killWait = 90 * time.Second
+const killWait = 3 * time.Minute
 
 // tally counts what came of each kind of fault.
 var tally struct {
