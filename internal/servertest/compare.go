@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 )
@@ -252,7 +253,7 @@ func missing(where string, a, b Digest) string {
 // InnoDB has purged its history: CHECK TABLE complains of the index entry of a
 // virtual column whose row is purged already while the entry is about to be.
 func (s *Server) CheckTables(ctx context.Context) (tables int, complaints []string, err error) {
-	if err := s.Exec(ctx, "SET GLOBAL innodb_max_purge_lag_wait = 0"); err != nil {
+	if err := s.awaitPurge(ctx); err != nil {
 		return 0, nil, err
 	}
 	rows, err := s.db.QueryContext(ctx, `SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE FROM information_schema.TABLES
@@ -280,6 +281,19 @@ func (s *Server) CheckTables(ctx context.Context) (tables int, complaints []stri
 		complaints = append(complaints, c...)
 	}
 	return len(refs), complaints, nil
+}
+
+// purgeTimeout bounds the wait for purge. It is far above what is usual.
+const purgeTimeout = 5 * time.Minute
+
+// awaitPurge waits until no history is left.
+func (s *Server) awaitPurge(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, purgeTimeout)
+	defer cancel()
+	if err := s.Exec(ctx, "SET GLOBAL innodb_max_purge_lag_wait = 0"); err != nil {
+		return fmt.Errorf("wait for purge: %w\n%s", err, s.ErrorLog())
+	}
+	return nil
 }
 
 // leftByPurge recognises a warning that servers give of their own tables too,
