@@ -73,6 +73,8 @@ type Result struct {
 	// Encrypted says that pages are encrypted, or may be by what page 0 said
 	// when the copy began or when its turn came.
 	Encrypted bool
+	// Age is what the LSNs of an InnoDB file's pages say.
+	Age innodb.Age
 }
 
 // Unchanged says whether the file with signature now is surely what was copied:

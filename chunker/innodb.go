@@ -38,6 +38,8 @@ type space struct {
 	foreign atomic.Bool
 	// encrypted is set when a page is, or page 0 says that some may be.
 	encrypted atomic.Bool
+	ageMu     sync.Mutex
+	age       innodb.Age
 
 	// next is where the next range starts; guarded by schedule.mu.
 	next int64
@@ -317,6 +319,7 @@ func (r *run) checkPages(ctx context.Context, s *space, p []byte, off int64) err
 	size := s.pages.Physical
 	no := s.file.firstPage() + format.PageNo(off/int64(size))
 	var newest format.LSN
+	var age innodb.Age
 	for ; len(p) > 0; p, no, off = p[size:], no+1, off+int64(size) {
 		page := p[:size]
 		if s.isDoublewrite(no) {
@@ -329,9 +332,13 @@ func (r *run) checkPages(ctx context.Context, s *space, p []byte, off int64) err
 			}
 		}
 		newest = max(newest, innodb.LSN(page))
+		age.See(page)
 		s.inspect(page, no)
 	}
 	s.raise(newest)
+	s.ageMu.Lock()
+	defer s.ageMu.Unlock()
+	s.age.Join(age)
 	return nil
 }
 
@@ -416,7 +423,7 @@ func (r *run) finish(s *space) error {
 	}
 	r.add(Result{
 		File: s.file, Entry: s.entry, Signature: s.sig, Began: s.began,
-		MaxLSN: format.LSN(s.maxLSN.Load()), Foreign: s.foreign.Load(), Encrypted: s.encrypted.Load(),
+		MaxLSN: format.LSN(s.maxLSN.Load()), Foreign: s.foreign.Load(), Encrypted: s.encrypted.Load(), Age: s.age,
 	})
 	return r.after(s.file)
 }

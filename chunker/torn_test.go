@@ -91,7 +91,7 @@ func copyTorn(t *testing.T, data []byte, torn map[int64]int) (got []byte, src *t
 		return src, err
 	}
 	res, err := c.CopyInnoDB(t.Context(), []File{writeFile(t, data)})
-	if err == nil && (len(res) != 1 || res[0].Entry.Space.ID != 7 || res[0].Entry.Size != int64(len(data)) || res[0].Foreign) {
+	if err == nil && (len(res) != 1 || res[0].Entry.Space.ID != 7 || res[0].Entry.Size != int64(len(data)) || res[0].Foreign || res[0].Age != innodb.Age{Oldest: 1000}) {
 		t.Errorf("results %+v", res)
 	}
 	return m.data, src, err

@@ -55,8 +55,8 @@ func archiveOfStorm(t *testing.T, name string) {
 	check(t, err)
 }
 
-// sendTo takes a backup into a file.
-func sendTo(t *testing.T, name string, source *servertest.Server, args ...string) {
+// sendTo takes a backup into a file and returns what xbsend said.
+func sendTo(t *testing.T, name string, source *servertest.Server, args ...string) string {
 	t.Helper()
 	xbsend, _ := binaries(t)
 	f, err := os.Create(name)
@@ -69,6 +69,7 @@ func sendTo(t *testing.T, name string, source *servertest.Server, args ...string
 		t.Fatalf("xbsend: %v\n%s", err, &log)
 	}
 	t.Log(log.String())
+	return log.String()
 }
 
 // receive runs xbstream and returns what it said.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/innodb"
 )
 
 // Piece is a run of whole mini-transactions, verified, with the end markers
@@ -43,6 +44,12 @@ type Log interface {
 	StartComplete() (lsn format.LSN, ok bool)
 	// Checkpoint returns the server's newest checkpoint LSN seen so far.
 	Checkpoint() format.LSN
+	// Imported returns what tells of a tablespace, by its id, the path of its
+	// file and its pages, whether it may have been imported within the redo
+	// before end, and at which LSN it was discarded then. It is nil for a log
+	// in which no table was, and for one that shows imports by itself: only of
+	// an encrypted log must they be guessed.
+	Imported(end format.LSN) func(id format.SpaceID, path string, age innodb.Age) (at format.LSN, may bool)
 	// Capacity returns how many bytes of redo the log holds before the server
 	// overwrites it. A resize changes that.
 	Capacity() int64

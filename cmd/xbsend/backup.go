@@ -36,9 +36,12 @@ type backup struct {
 
 	files chunker.Discoverer
 	copy  *chunker.Copier
+	redo  redotail.Log
 	tail  *redotail.Tailer
 	out   *format.Writer
 	seal  io.Closer // of the encryption around it; nil without
+	// settled are the copies that stand for the tablespaces, once that is known.
+	settled []chunker.Result
 }
 
 func (b *backup) run(ctx context.Context) error {
@@ -58,6 +61,7 @@ func (b *backup) run(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
+	b.redo = log
 	b.tail = redotail.New(log, redotail.Options{
 		SpoolDir: b.f.spoolDir, SpoolLimit: int64(b.f.spoolLimit), Log: b.log, FlushWait: b.flushWait(),
 	})
@@ -242,6 +246,7 @@ func (b *backup) finish(m *format.Manifest, redo format.Redo) error {
 	}
 	redo.EndLSN, redo.LastCheckpointLSN = end, b.tail.Checkpoint()
 	m.Backup.Redo = redo
+	b.warnImported(end)
 	m.Finished = time.Now()
 	t, err := b.out.Close(m)
 	if err == nil && b.seal != nil {

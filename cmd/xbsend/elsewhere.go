@@ -25,12 +25,12 @@ func (b *backup) recoverable(ctx context.Context) error {
 // stillRecoverable looks at what was sent: the two may have met meanwhile. The end
 // LSN is known, so that nothing more can come.
 func (p *phases) stillRecoverable(ctx context.Context) error {
-	sent := slices.DeleteFunc(slices.Concat(p.plan.Keep, p.late), func(r chunker.Result) bool { return r.Gone || r.Entry.Space == nil })
-	files := make([]chunker.File, len(sent))
-	for i, r := range sent {
+	p.settled = slices.DeleteFunc(slices.Concat(p.plan.Keep, p.late), func(r chunker.Result) bool { return r.Gone || r.Entry.Space == nil })
+	files := make([]chunker.File, len(p.settled))
+	for i, r := range p.settled {
 		files[i] = r.File
 	}
-	return p.refuseBoth(files, func() (*chunker.File, error) { return p.firstEncrypted(ctx, sent) })
+	return p.refuseBoth(files, func() (*chunker.File, error) { return p.firstEncrypted(ctx, p.settled) })
 }
 
 // firstEncrypted returns the first that cannot be recovered without a server, nil

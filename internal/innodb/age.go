@@ -18,14 +18,22 @@ type Age struct {
 	Unstamped bool
 }
 
-// see takes note of a page, of which it needs the header.
-func (a *Age) see(header []byte) {
-	switch lsn := LSN(header); {
-	case lsn != 0 && (a.Oldest == 0 || lsn < a.Oldest):
-		a.Oldest = lsn
-	case lsn == 0 && !IsZero(header):
+// See takes note of a page, of which it needs the header.
+func (a *Age) See(page []byte) {
+	switch lsn := LSN(page); {
+	case lsn != 0:
+		a.Join(Age{Oldest: lsn})
+	case !IsZero(page[:offData]):
 		a.Unstamped = true
 	}
+}
+
+// Join takes note of other pages.
+func (a *Age) Join(b Age) {
+	if b.Oldest != 0 && (a.Oldest == 0 || b.Oldest < a.Oldest) {
+		a.Oldest = b.Oldest
+	}
+	a.Unstamped = a.Unstamped || b.Unstamped
 }
 
 // ReadAge reads the headers of pages, which are in clear also when the pages are
@@ -46,7 +54,7 @@ func ReadAge(f io.ReaderAt, floor format.LSN) (a Age, err error) {
 		if _, err := f.ReadAt(header, off); err != nil {
 			return a, unlessEOF(err)
 		}
-		a.see(header)
+		a.See(header)
 	}
 	return a, nil
 }

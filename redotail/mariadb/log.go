@@ -70,12 +70,14 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/innodb"
 	ondisk "github.com/xbstream/xbstream/internal/innodb/mariadb"
 	"github.com/xbstream/xbstream/redotail"
 )
@@ -124,6 +126,8 @@ type Log struct {
 	lsn   format.LSN // where the next piece begins
 	guard []byte     // the bytes before lsn, as they are on disk
 	begun startMark
+	// traces are those of an encrypted log, as far as it was read.
+	traces []ondisk.Trace
 
 	size     int           // how much to read next
 	patience time.Duration // tornPatience, but in tests
@@ -420,16 +424,30 @@ func (l *Log) accept(data []byte) (redotail.Piece, error) {
 	return p, nil
 }
 
+// Imported implements redotail.Log.
+func (l *Log) Imported(end format.LSN) func(format.SpaceID, string, innodb.Age) (format.LSN, bool) {
+	list := slices.DeleteFunc(slices.Clone(l.traces), func(t ondisk.Trace) bool { return t.At >= end })
+	if !slices.ContainsFunc(list, func(t ondisk.Trace) bool { return t.Op == ondisk.FileDelete }) {
+		return nil
+	}
+	traces := ondisk.NewTraces(list)
+	return func(id format.SpaceID, path string, age innodb.Age) (format.LSN, bool) {
+		at, may, err := traces.Imported(id, "./"+path, func(format.LSN) (innodb.Age, error) { return age, nil })
+		return at, may && err == nil
+	}
+}
+
 // look takes notice of the file records in a mini-transaction.
 func (l *Log) look(p *redotail.Piece, records []byte, at, size int32) error {
 	lsn := p.LSN + format.LSN(at)
 	if err := l.begun.pass(records, lsn, lsn+format.LSN(size)); err != nil {
 		return err
 	}
-	if l.header.Encrypted() {
-		return nil
-	}
 	var err error
+	if l.header.Encrypted() {
+		l.traces, err = ondisk.AppendTraces(l.traces, records, lsn, lsn+format.LSN(size))
+		return err
+	}
 	p.Files, err = appendFiles(p.Files, records, lsn)
 	return err
 }
