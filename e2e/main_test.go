@@ -133,6 +133,16 @@ const pipelineTimeout = 5 * time.Minute
 // returns what they said.
 func pipeline(t *testing.T, sender, receiver []string) (sent, received string) {
 	t.Helper()
+	sent, received, err := tryPipeline(t, sender, receiver)
+	check(t, err)
+	t.Logf("%s%s", sent, received)
+	return sent, received
+}
+
+// tryPipeline runs "sender | receiver" and returns what they said. If one of them
+// fails, the error says it too.
+func tryPipeline(t *testing.T, sender, receiver []string) (sent, received string, err error) {
+	t.Helper()
 	xbsend, xbstream := binaries(t)
 	path := map[string]string{"xbsend": xbsend, "xbstream": xbstream}
 	ctx, cancel := context.WithTimeout(t.Context(), pipelineTimeout)
@@ -155,10 +165,9 @@ func pipeline(t *testing.T, sender, receiver []string) (sent, received string) {
 	check(t, err2)
 	err1, err2 = send.Wait(), receive.Wait()
 	if err1 != nil || err2 != nil {
-		t.Fatalf("%s: %v\n%s%s: %v\n%s", sender[0], err1, &logs[0], receiver[0], err2, &logs[1])
+		err = fmt.Errorf("%s: %v\n%s%s: %v\n%s", sender[0], err1, &logs[0], receiver[0], err2, &logs[1])
 	}
-	t.Logf("%s%s", &logs[0], &logs[1])
-	return logs[0].String(), logs[1].String()
+	return logs[0].String(), logs[1].String(), err
 }
 
 // mustNotHold fails the test if dir holds a name that begins with prefix.
