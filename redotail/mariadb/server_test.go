@@ -364,6 +364,7 @@ func tail(t *testing.T, s *server, l *Log, dir string, opt redotail.Options) (ta
 	if _, err := f.Write(head); err != nil {
 		t.Fatal(err)
 	}
+	opt.FlushWait = serverWait // it runs while the server is asked to flush
 	tailer = redotail.New(l, opt)
 	g, ctx := errgroup.WithContext(t.Context())
 	g.Go(func() error {
