@@ -3,6 +3,7 @@ package prepare
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -75,12 +76,13 @@ func TestEncrypted(t *testing.T) {
 		name, place string
 		args        []string
 		tables      []tableKind
+		during      func(*server) error
 	}{
-		{"tablespace", "d/secret.ibd", nil, []tableKind{{"secret", ", KEY(a)", "ENCRYPTED=YES"}}},
-		{"redo", redoName, []string{"--innodb-encrypt-log=ON"}, tablesPlain[:1]},
+		{"tablespace", "d/secret.ibd", nil, []tableKind{{"secret", ", KEY(a)", "ENCRYPTED=YES"}}, flushSecret},
+		{"redo", redoName, []string{"--innodb-encrypt-log=ON"}, tablesPlain[:1], nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			backup := takeBackup(t, peerCase{tables: c.tables, args: append(c.args, plugin...), setup: flushing})
+			backup := takeBackup(t, peerCase{tables: c.tables, args: append(c.args, plugin...), setup: flushing, during: c.during})
 			// mariabackup may have left a marker (secret.new) for the table;
 			// putting such files in their places is no change of content.
 			if err := newTree(backup, 16384).settleMarkers(&Report{}); err != nil {
@@ -98,6 +100,23 @@ func TestEncrypted(t *testing.T) {
 			checkStartsClean(t, backup, before, append(c.args, plugin...)...)
 		})
 	}
+}
+
+// flushSecret has the server write the encrypted table, page 0 too. Without it only
+// redo knows of the encryption, and it is found when some of that was applied.
+func flushSecret(s *server) error {
+	ctx := context.Background()
+	c, err := s.db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for _, q := range []string{"FLUSH TABLES d.secret FOR EXPORT", "UNLOCK TABLES"} {
+		if _, err := c.ExecContext(ctx, q); err != nil {
+			return fmt.Errorf("%s: %w", q, err)
+		}
+	}
+	return nil
 }
 
 // cutRedo drops the log's last mini-transaction at least, at a boundary, as a
