@@ -250,9 +250,12 @@ func missing(where string, a, b Digest) string {
 
 // CheckTables runs CHECK TABLE … EXTENDED on every table of every user's
 // database and of mysql, and returns what was not well. It first waits until
-// InnoDB has purged its history: CHECK TABLE complains of the index entry of a
+// InnoDB has rolled back what was left to be, and purged its history: CHECK TABLE complains of the index entry of a
 // virtual column whose row is purged already while the entry is about to be.
 func (s *Server) CheckTables(ctx context.Context) (tables int, complaints []string, err error) {
+	if err := s.awaitRollback(ctx); err != nil {
+		return 0, nil, err
+	}
 	if err := s.awaitPurge(ctx); err != nil {
 		return 0, nil, err
 	}
@@ -285,6 +288,20 @@ func (s *Server) CheckTables(ctx context.Context) (tables int, complaints []stri
 
 // purgeTimeout bounds the wait for purge. It is far above what is usual.
 const purgeTimeout = 5 * time.Minute
+
+// awaitRollback waits, for a while, until no transaction of before the start is left
+// that is not prepared: CHECK TABLE counts the entries of a spatial index as they
+// are. It asks seldom, as the server looks again only for who has not asked for a
+// tenth of a second.
+func (s *Server) awaitRollback(ctx context.Context) error {
+	const recovered = "SELECT COUNT(*) FROM information_schema.INNODB_TRX WHERE trx_mysql_thread_id = 0 AND trx_state <> 'PREPARED'"
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(250 * time.Millisecond) {
+		n, err := s.String(ctx, recovered)
+		if err != nil || n == "0" || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
 
 // awaitPurge waits until no history is left.
 func (s *Server) awaitPurge(ctx context.Context) error {
