@@ -250,8 +250,9 @@ func missing(where string, a, b Digest) string {
 
 // CheckTables runs CHECK TABLE … EXTENDED on every table of every user's
 // database and of mysql, and returns what was not well. It first waits until
-// InnoDB has rolled back what was left to be, and purged its history: CHECK TABLE complains of the index entry of a
-// virtual column whose row is purged already while the entry is about to be.
+// InnoDB has rolled back what was not committed and purged its history: CHECK
+// TABLE complains of the index entry of a virtual column whose row is purged
+// already while the entry is about to be.
 func (s *Server) CheckTables(ctx context.Context) (tables int, complaints []string, err error) {
 	if err := s.awaitRollback(ctx); err != nil {
 		return 0, nil, err
@@ -286,9 +287,6 @@ func (s *Server) CheckTables(ctx context.Context) (tables int, complaints []stri
 	return len(refs), complaints, nil
 }
 
-// purgeTimeout bounds the wait for purge. It is far above what is usual.
-const purgeTimeout = 5 * time.Minute
-
 // awaitRollback waits, for a while, until no transaction of before the start is left
 // that is not prepared: CHECK TABLE counts the entries of a spatial index as they
 // are. It asks seldom, as the server looks again only for who has not asked for a
@@ -302,6 +300,9 @@ func (s *Server) awaitRollback(ctx context.Context) error {
 		}
 	}
 }
+
+// purgeTimeout bounds the wait for purge. It is far above what is usual.
+const purgeTimeout = 5 * time.Minute
 
 // awaitPurge waits until no history is left.
 func (s *Server) awaitPurge(ctx context.Context) error {
