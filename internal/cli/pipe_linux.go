@@ -10,9 +10,18 @@ import (
 // growPipe asks for a larger buffer in a pipe. It is only faster with it.
 func growPipe(f *os.File, size int) { _, _ = unix.FcntlInt(f.Fd(), unix.F_SETPIPE_SZ, size) }
 
-// readerTime is for how long a reader is let go on: a fast one takes a third of
-// pipeSize in it, so that it never waits for us.
-const readerTime = 200 * time.Microsecond
+// unread returns how many bytes wait in a pipe for its reader.
+func unread(fd uintptr) int {
+	n, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// readerTime is for how long a reader is let go on: a fast one takes less than
+// half of pipeSize in it, and so never waits for us.
+const readerTime = 100 * time.Microsecond
 
 // letReaderGoOn sleeps for about readerTime. time.Sleep would for a millisecond
 // or more.

@@ -6,4 +6,6 @@ import "os"
 
 func growPipe(*os.File, int) {}
 
+func unread(uintptr) int { return 0 }
+
 func letReaderGoOn() {}

@@ -91,11 +91,12 @@ func (p *Pipe) writeError(err error) error {
 // writeTo writes all of b, and notices each part of it that is taken. A pipe that
 // was full has room again as soon as the reader has taken a little, which is 16
 // KiB with ssh. Filling that at once makes both sides take turns by such pieces,
-// which costs them more than the data does; so the reader is let go on first.
+// which costs them more than the data does; so a reader that has left most of it
+// is let go on first. One that takes large pieces must not wait for us.
 func (p *Pipe) writeTo(conn syscall.RawConn, b []byte) (n int, err error) {
 	wasFull := false
 	waited := conn.Write(func(fd uintptr) bool {
-		if wasFull {
+		if wasFull && unread(fd) > pipeSize/4*3 {
 			letReaderGoOn()
 		}
 		wasFull = true
