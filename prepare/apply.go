@@ -130,6 +130,9 @@ func (w *worker) open(rel string) error {
 }
 
 func (w *worker) apply(t task) error {
+	if err := w.announce(t); err != nil {
+		return err
+	}
 	for pages := t.pages; len(pages) > 0; {
 		n := w.neighbours(t.space, pages)
 		if err := w.applyRun(t.space, pages[:n]); err != nil {
@@ -140,6 +143,44 @@ func (w *worker) apply(t task) error {
 	startWriteback(w.file)
 	w.done(len(t.pages))
 	return nil
+}
+
+// nearby is how far apart in a file two runs of pages may be to be read ahead
+// together: a disk gives what lies between sooner than it takes a second order.
+const nearby = 64 << 10
+
+// announce tells the kernel which parts of the files the task reads, so that it
+// fetches them all at once and not one after the other.
+func (w *worker) announce(t task) error {
+	var path string
+	var from, to int64
+	tell := func() error {
+		if path == "" {
+			return nil
+		}
+		if err := w.open(path); err != nil {
+			return err
+		}
+		willRead(w.file, from, to-from)
+		return nil
+	}
+	for pages := t.pages; len(pages) > 0; {
+		n := w.neighbours(t.space, pages)
+		run := pages[:n]
+		pages = pages[n:]
+		if w.needed(t.space, run) == 0 {
+			continue
+		}
+		i, off := t.space.file(run[0].key.page())
+		if p := t.space.files[i].path; p != path || off-to > nearby {
+			if err := tell(); err != nil {
+				return err
+			}
+			path, from = p, off
+		}
+		to = off + int64(n*t.space.pages.Physical)
+	}
+	return tell()
 }
 
 // neighbours returns how many of the first pages follow each other in one file
@@ -189,12 +230,7 @@ func (w *worker) applyRun(t *tablespace, pages []pageChain) error {
 // end. Pages that redo makes anew are not needed: if that is all, nothing is
 // read.
 func (w *worker) readPages(t *tablespace, pages []pageChain, buf []byte, off int64) error {
-	needed := 0
-	for _, p := range pages {
-		if r, _, ok := w.first(t, p); ok && !makesPage(r) {
-			needed++
-		}
-	}
+	needed := w.needed(t, pages)
 	if needed == 0 {
 		return nil
 	}
@@ -205,6 +241,16 @@ func (w *worker) readPages(t *tablespace, pages []pageChain, buf []byte, off int
 	clear(buf[n:])
 	w.read.Add(int64(needed))
 	return nil
+}
+
+// needed returns how many of the pages redo changes, but does not make anew.
+func (w *worker) needed(t *tablespace, pages []pageChain) (n int) {
+	for _, p := range pages {
+		if r, _, ok := w.first(t, p); ok && !makesPage(r) {
+			n++
+		}
+	}
+	return n
 }
 
 func (w *worker) writePages(buf []byte, off int64, n int) error {
