@@ -2,9 +2,11 @@ package extract
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
@@ -130,6 +132,30 @@ type openFile struct {
 	at   *target
 	path string // provisional, for messages
 	end  int64  // end of the last data written
+
+	direct   bool // writes go past the page cache now
+	buffered bool // and none may
+}
+
+// directMin is the size from which a write goes past the page cache. What is
+// smaller is written sooner together with its neighbours.
+const directMin = 256 << 10
+
+// writeAt writes p, past the page cache where that can be: a restored copy would
+// only drive out what others have there, and the sync at the end need not wait
+// for it.
+func (o *openFile) writeAt(p []byte, off int64) error {
+	direct := len(p) >= directMin && len(p)%format.BufferAlign == 0 && off%format.BufferAlign == 0
+	if direct != o.direct && !o.buffered {
+		o.direct = setDirect(o.f, direct)
+		o.buffered = direct && !o.direct
+	}
+	_, err := o.f.WriteAt(p, off)
+	if o.direct && errors.Is(err, syscall.EINVAL) { // the disk wants more than BufferAlign
+		o.direct, o.buffered = setDirect(o.f, false), true
+		_, err = o.f.WriteAt(p, off)
+	}
+	return err
 }
 
 func (o *openFile) failed(err error) error {
@@ -192,7 +218,8 @@ func (w *fileWriter) admit(n format.FileNo, h *os.File) error {
 			have--
 		}
 	}
-	w.open[n].f = h
+	o := w.open[n]
+	o.f, o.direct = h, false
 	return nil
 }
 
@@ -214,7 +241,7 @@ func (w *fileWriter) data(f *format.Frame) error {
 	if err != nil {
 		return err
 	}
-	if _, err := o.f.WriteAt(f.Bytes(), int64(f.Pos)); err != nil {
+	if err := o.writeAt(f.Bytes(), int64(f.Pos)); err != nil {
 		return o.failed(err)
 	}
 	o.end = max(o.end, int64(f.Pos)+f.Len)

@@ -1,11 +1,19 @@
 package format
 
-import "sync"
+import (
+	"sync"
+	"unsafe"
+)
 
 // ChunkSize is the payload size writers use for file data: large enough that
 // the cost of a frame vanishes, small enough that a slow pipe still interleaves
 // redo promptly. Readers accept up to MaxPayload.
 const ChunkSize = 1 << 20
+
+// BufferAlign divides the address of a payload in a Buffer of GetBuffer, and in
+// a frame of more than smallBuffer bytes: a file takes such memory past the page
+// cache (open(2), O_DIRECT).
+const BufferAlign = 4096
 
 // Buffer carries up to ChunkSize bytes of payload, with room in front for the
 // frame header, so that header and payload leave in one write.
@@ -23,13 +31,21 @@ type Buffer struct {
 const smallBuffer = 16 << 10
 
 var (
-	largeBuffers = sync.Pool{New: func() any { return &Buffer{mem: make([]byte, frameHeaderSize+ChunkSize)} }}
+	largeBuffers = sync.Pool{New: func() any { return &Buffer{mem: aligned(ChunkSize)} }}
 	smallBuffers = sync.Pool{New: func() any { return &Buffer{mem: make([]byte, frameHeaderSize+smallBuffer)} }}
 )
 
 // GetBuffer returns an empty buffer from the pool, with room for ChunkSize
 // bytes.
 func GetBuffer() *Buffer { return bufferFor(ChunkSize) }
+
+// aligned returns memory for a header and n bytes of payload, which begins at an
+// address that BufferAlign divides.
+func aligned(n int) []byte {
+	mem := make([]byte, 2*BufferAlign+n)
+	at := 2*BufferAlign - int(uintptr(unsafe.Pointer(&mem[0]))%BufferAlign)
+	return mem[at-frameHeaderSize : at+n : at+n]
+}
 
 // bufferFor returns an empty buffer with room for at least n bytes.
 func bufferFor(n int) *Buffer {

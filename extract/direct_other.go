@@ -1,0 +1,7 @@
+//go:build !linux
+
+package extract
+
+import "os"
+
+func setDirect(*os.File, bool) bool { return false }
