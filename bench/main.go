@@ -8,9 +8,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -128,17 +130,22 @@ const benchKey = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p
 
 // readAll reads every file below dir, which puts it into the page cache.
 func readAll(dir string) error {
-	return filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil || !e.Type().IsRegular() {
 			return err
 		}
 		f, err := os.Open(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // a temporary file of the server
+		}
 		if err != nil {
 			return err
 		}
 		defer f.Close()
-		// Not to io.Discard itself, which reads by 8 KiB.
-		_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, f, make([]byte, 1<<20))
+		_, err = io.Copy(io.Discard, f)
 		return err
 	})
 }

@@ -27,3 +27,23 @@ func setDirect(f *os.File, direct bool) bool {
 	_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags)
 	return err == nil && direct
 }
+
+// roomToReserve is how much must be free where anything is reserved: a copy that
+// just fits must not fail for it.
+const roomToReserve = 2 << 30
+
+// reserve sets n bytes of the file system aside for a file, whose size stays, and
+// says whether that was done.
+func reserve(f *os.File, off, n int64) bool {
+	fd := int(f.Fd())
+	var fs unix.Statfs_t
+	if unix.Fstatfs(fd, &fs) != nil || int64(fs.Bavail) < roomToReserve/fs.Bsize {
+		return false
+	}
+	return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, off, n) == nil
+}
+
+// punch makes a hole of n bytes in a file.
+func punch(f *os.File, off, n int64) error {
+	return os.NewSyscallError("fallocate", unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n))
+}

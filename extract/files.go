@@ -133,8 +133,10 @@ type openFile struct {
 	path string // provisional, for messages
 	end  int64  // end of the last data written
 
-	direct   bool // writes go past the page cache now
-	buffered bool // and none may
+	direct   bool  // writes go past the page cache now
+	buffered bool  // and none may
+	reserved int64 // end of the space that was reserved for them; 0 if none was
+	loose    bool  // and no more is to be
 }
 
 // directMin is the size from which a write goes past the page cache. What is
@@ -150,12 +152,35 @@ func (o *openFile) writeAt(p []byte, off int64) error {
 		o.direct = setDirect(o.f, direct)
 		o.buffered = direct && !o.direct
 	}
+	if o.direct {
+		o.reserve(off, int64(len(p)))
+	}
 	_, err := o.f.WriteAt(p, off)
 	if o.direct && errors.Is(err, syscall.EINVAL) { // the disk wants more than BufferAlign
 		o.direct, o.buffered = setDirect(o.f, false), true
 		_, err = o.f.WriteAt(p, off)
 	}
 	return err
+}
+
+// Of a file of reserveFrom bytes the next reserveAhead are reserved.
+const (
+	reserveFrom  = 8 << 20
+	reserveAhead = 32 << 20
+)
+
+// reserve sees to it that a large file lies in one piece. What goes past the page
+// cache gets its blocks at once, and of files written in turn each would have
+// them in pieces of one write.
+func (o *openFile) reserve(off, n int64) {
+	if o.loose || off != o.end || off < reserveFrom || off+n <= o.reserved {
+		return
+	}
+	if reserve(o.f, off, reserveAhead) {
+		o.reserved = off + reserveAhead
+	} else {
+		o.loose = true
+	}
 }
 
 func (o *openFile) failed(err error) error {
@@ -178,10 +203,12 @@ func (w *fileWriter) write(f *format.Frame) error {
 		return w.create(f)
 	case format.FrameData:
 		return w.data(f)
+	case format.FrameHole:
+		return w.hole(f)
 	case format.FrameClose:
 		return w.finish(f)
 	}
-	return nil // a hole is what nobody writes
+	return nil
 }
 
 func (w *fileWriter) create(f *format.Frame) error {
@@ -249,15 +276,40 @@ func (w *fileWriter) data(f *format.Frame) error {
 	return nil
 }
 
-// finish gives the file its size, which a hole at its end may not have done
-// yet, and closes it.
+// hole leaves out what nobody writes, and gives back what was reserved of it.
+func (w *fileWriter) hole(f *format.Frame) error {
+	o := w.open[f.File]
+	if int64(f.Pos) > o.end {
+		o.loose = true // later data may come in front of it
+	}
+	if int64(f.Pos) >= o.reserved {
+		return nil
+	}
+	o, err := w.handle(f.File)
+	if err != nil {
+		return err
+	}
+	if int64(f.Pos) < o.end {
+		err = punch(o.f, int64(f.Pos), f.Len)
+	} else {
+		err = o.f.Truncate(o.end)
+		o.reserved = 0
+	}
+	if err != nil {
+		return o.failed(err)
+	}
+	return nil
+}
+
+// finish gives the file its size, which a hole at its end may not have done yet,
+// and what was reserved after it may have to go; and closes it.
 func (w *fileWriter) finish(f *format.Frame) error {
 	o, err := w.handle(f.File)
 	if err != nil {
 		return err
 	}
 	delete(w.open, f.File)
-	if o.end < int64(f.Pos) {
+	if o.end < int64(f.Pos) || o.reserved > int64(f.Pos) {
 		if err := o.f.Truncate(int64(f.Pos)); err != nil {
 			o.f.Close()
 			return o.failed(err)
