@@ -398,7 +398,7 @@ func (p *preparation) spaceOf(pages []pageChain) (*tablespace, error) {
 		return nil, nil
 	case h == nil:
 		return nil, fmt.Errorf("redo for space %v, which neither a file nor redo names: %w", id, ErrIncomplete)
-	case h.deleted != 0 && !h.alive, leftover(h.name):
+	case h.gone(), leftover(h.name):
 		p.ignored[id] = h.name
 		return nil, nil
 	default:

@@ -22,15 +22,16 @@ func (o *origin) setAside(dir string) (bringBack func() error, err error) {
 	bringBack = func() error {
 		return errors.Join(tr.finishMoves(asideSuffix), tr.syncChanged())
 	}
-	for _, rel := range tr.glob("*.ibd") {
+	err = tr.each("*.ibd", func(rel string) error {
 		if tablespaces[rel] {
-			continue
+			return nil
 		}
-		if err := tr.rename(rel, rel+asideSuffix); err != nil {
-			return nil, errors.Join(err, bringBack())
-		}
+		return tr.rename(rel, rel+asideSuffix)
+	})
+	if err == nil {
+		err = tr.syncChanged()
 	}
-	if err := tr.syncChanged(); err != nil {
+	if err != nil {
 		return nil, errors.Join(err, bringBack())
 	}
 	return bringBack, nil

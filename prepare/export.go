@@ -73,7 +73,11 @@ func (e *export) run(ctx context.Context, db *sql.DB) error {
 	if err := e.settled(ctx, db); err != nil {
 		return err
 	}
-	for _, rel := range e.tree.glob("*.ibd") {
+	names, err := e.tree.glob("*.ibd")
+	if err != nil {
+		return err
+	}
+	for _, rel := range names {
 		if db, file := path.Split(rel); db != "mysql/" && !strings.HasPrefix(file, "FTS_") && !strings.HasPrefix(file, "#") {
 			e.spaces = append(e.spaces, strings.TrimSuffix(rel, ".ibd"))
 		}

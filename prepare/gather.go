@@ -91,6 +91,8 @@ func (g *gatherer) close() error {
 type history struct {
 	// name is the last one the log gave, as the server wrote it.
 	name string
+	// former are the names before it that FILE_CREATE and FILE_RENAME gave.
+	former []string
 	// created says that FILE_CREATE was met; renamed that the name comes from
 	// it or from FILE_RENAME, and is not only a mention.
 	created, renamed bool
@@ -309,6 +311,7 @@ func (h *history) see(at format.LSN, f redo.FileRecord) {
 	case redo.FileCreate:
 		h.created, h.renamed = true, true
 	case redo.FileRename:
+		h.former = append(h.former, f.Name)
 		h.name, h.renamed = f.NewName, true
 	case redo.FileDelete:
 		h.deleted, h.alive = at, false

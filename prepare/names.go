@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -16,15 +17,21 @@ import (
 )
 
 // settleManifest finds the tablespaces of a directory with a manifest. Files
-// bear their final names, and all that exist at the backup's end are there.
-func (tr *tree) settleManifest(m *format.Manifest, spaces map[format.SpaceID]*history, opt Options) error {
+// bear the names they had when the sender looked last; redo knows what happened
+// to them from there to the backup's end.
+func (tr *tree) settleManifest(m *format.Manifest, spaces map[format.SpaceID]*history, opt Options, rep *Report) error {
+	var err error
+	if m.Files, err = tr.followListed(m.Files, spaces, rep); err != nil {
+		return err
+	}
 	byPath := make(map[string]*format.File)
+	index := indexUnwritten(m.Files, spaces)
 	var system []format.File
 	var names []string
 	for i, f := range m.Files {
 		switch {
 		case f.Kind == format.KindLeftOut:
-			tr.leaveOut(&m.Files[i], spaces)
+			tr.leaveOut(&m.Files[i], index)
 		case f.Kind == format.KindSystem:
 			system = append(system, f)
 		case f.Kind == format.KindTablespace || f.Kind == format.KindUndo:
@@ -51,27 +58,30 @@ func (tr *tree) settleManifest(m *format.Manifest, spaces map[format.SpaceID]*hi
 		return err
 	}
 	var undo undoFiles
-	err := tr.readFirstPages(opt.Parallel, names, func(rel string, p firstPage) error {
+	err = tr.readFirstPages(opt.Parallel, names, func(rel string, p firstPage) error {
 		if byPath[rel].Kind == format.KindUndo {
 			undo.note(rel, p)
 			if !p.written {
 				return nil
 			}
 		}
-		return tr.claimListed(byPath[rel], p, spaces)
+		return tr.claimListed(byPath[rel], p, spaces, index)
 	})
 	if err != nil {
 		return err
 	}
-	return errors.Join(undo.claimUnwritten(tr), tr.checkLeftOut())
+	if err := errors.Join(undo.claimUnwritten(tr), tr.checkLeftOut()); err != nil {
+		return err
+	}
+	return tr.followCreated(m, spaces)
 }
 
 // leaveOut takes note of a tablespace that is not there because nobody asked
 // for it.
-func (tr *tree) leaveOut(f *format.File, spaces map[format.SpaceID]*history) {
+func (tr *tree) leaveOut(f *format.File, index nameIndex) {
 	id := f.Space.ID
 	if f.Space.Rebuild {
-		id = idOfName(spaces, f.Path)
+		id = index.find(f.Path)
 	}
 	if id != 0 {
 		tr.leftOut[id] = f.Path
@@ -118,7 +128,7 @@ func pathsOf(files []format.File) []string {
 }
 
 // claimListed checks one file against its entry in the manifest.
-func (tr *tree) claimListed(f *format.File, p firstPage, spaces map[format.SpaceID]*history) error {
+func (tr *tree) claimListed(f *format.File, p firstPage, spaces map[format.SpaceID]*history, index nameIndex) error {
 	if f.Space == nil {
 		return fmt.Errorf("%s: %s has no tablespace of %s: %w", manifestName, f.Kind, f.Path, ErrDamaged)
 	}
@@ -128,7 +138,7 @@ func (tr *tree) claimListed(f *format.File, p firstPage, spaces map[format.Space
 	if !p.written {
 		id := f.Space.ID
 		if id == 0 {
-			id = idOfName(spaces, f.Path)
+			id = index.find(f.Path)
 		}
 		if h := spaces[id]; h == nil || !h.created {
 			return fmt.Errorf("%s (space %v): page 0 was never written and redo does not create it: %w", f.Path, id, ErrIncomplete)
@@ -157,18 +167,6 @@ func (tr *tree) checkSize(f *format.File, size int64, h *history) error {
 	return fmt.Errorf("%s: %d bytes, the manifest says %d: %w", f.Path, size, f.Size, ErrIncomplete)
 }
 
-// idOfName finds the tablespace that redo last gave a name.
-func idOfName(spaces map[format.SpaceID]*history, rel string) format.SpaceID {
-	var found format.SpaceID
-	for id, h := range spaces {
-		// Ids only grow: of several that had the name, the last one has it.
-		if local, ok := localName(h.name); ok && local == rel && (h.deleted == 0 || h.alive) && id > found {
-			found = id
-		}
-	}
-	return found
-}
-
 // Endings of the files in which mariabackup says what DDL did to tables it had
 // already copied, or not yet.
 const (
@@ -191,30 +189,26 @@ const (
 // marker goes last, and renames pass through names of their own, so that it
 // can be interrupted anywhere.
 func (tr *tree) settleMarkers(rep *Report) error {
-	for _, rel := range tr.glob("*" + endDel) {
+	err := tr.each("*"+endDel, func(rel string) error {
 		table := strings.TrimSuffix(rel, endDel) + ".ibd"
 		if err := tr.remove(table); err != nil {
 			return err
 		}
 		rep.Deleted = append(rep.Deleted, table)
-		if err := tr.remove(rel); err != nil {
-			return err
-		}
+		return tr.remove(rel)
+	})
+	if err != nil {
+		return err
 	}
-	for _, rel := range tr.glob("*" + endRen) {
-		if err := tr.moveAsideAs(rel, rep); err != nil {
-			return err
-		}
+	if err := tr.each("*"+endRen, func(rel string) error { return tr.moveAsideAs(rel, rep) }); err != nil {
+		return err
 	}
 	if err := tr.finishMoves(endMarked); err != nil {
 		return err
 	}
-	for _, rel := range tr.glob("*" + endNew) {
-		if err := tr.rename(rel, strings.TrimSuffix(rel, endNew)+".ibd"); err != nil {
-			return err
-		}
-	}
-	return nil
+	return tr.each("*"+endNew, func(rel string) error {
+		return tr.rename(rel, strings.TrimSuffix(rel, endNew)+".ibd")
+	})
 }
 
 // moveAsideAs takes the table of a .ren marker out of the way, under the name
@@ -249,9 +243,21 @@ func (tr *tree) moveAside(from, to, end string, rep *Report) error {
 	return tr.rename(from, to+end)
 }
 
-// rename and remove remember the directories, which are to be synced.
+// changing remembers the directories in which names change: they are to be synced.
+func (tr *tree) changing(rels ...string) error {
+	for _, rel := range rels {
+		tr.changed[path.Dir(rel)] = true
+	}
+	if tr.interrupt != nil {
+		return tr.interrupt()
+	}
+	return nil
+}
+
 func (tr *tree) rename(from, to string) error {
-	tr.changed[path.Dir(from)], tr.changed[path.Dir(to)] = true, true
+	if err := tr.changing(from, to); err != nil {
+		return err
+	}
 	return os.Rename(tr.path(from), tr.path(to))
 }
 
@@ -267,31 +273,49 @@ func (tr *tree) syncChanged() error {
 
 // finishMoves gives the tables that were moved aside their names.
 func (tr *tree) finishMoves(end string) error {
-	for _, rel := range tr.glob("*.ibd" + end) {
-		if err := tr.rename(rel, strings.TrimSuffix(rel, end)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return tr.each("*.ibd"+end, func(rel string) error { return tr.rename(rel, strings.TrimSuffix(rel, end)) })
 }
 
-// glob returns the files of that name in the directories of databases.
-func (tr *tree) glob(pattern string) []string {
-	// The pattern is ours and the directory is escaped by being walked.
+// glob returns the files of that name in the directories of databases, in order.
+func (tr *tree) glob(pattern string) ([]string, error) {
+	entries, err := os.ReadDir(tr.dir)
+	if err != nil {
+		return nil, err
+	}
 	var out []string
-	entries, _ := os.ReadDir(tr.dir)
 	for _, db := range entries {
 		if !db.IsDir() {
 			continue
 		}
-		files, _ := os.ReadDir(filepath.Join(tr.dir, db.Name()))
+		files, err := os.ReadDir(filepath.Join(tr.dir, db.Name()))
+		if err != nil {
+			return nil, err
+		}
 		for _, f := range files {
-			if ok, _ := path.Match(pattern, f.Name()); ok && f.Type().IsRegular() {
+			ok, err := path.Match(pattern, f.Name())
+			if err != nil {
+				return nil, err
+			}
+			if ok && f.Type().IsRegular() {
 				out = append(out, db.Name()+"/"+f.Name())
 			}
 		}
 	}
-	return out
+	return out, nil
+}
+
+// each calls do for every file that glob returns.
+func (tr *tree) each(pattern string, do func(rel string) error) error {
+	names, err := tr.glob(pattern)
+	if err != nil {
+		return err
+	}
+	for _, rel := range names {
+		if err := do(rel); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (tr *tree) exists(rel string) bool {
@@ -300,7 +324,9 @@ func (tr *tree) exists(rel string) bool {
 }
 
 func (tr *tree) remove(rel string) error {
-	tr.changed[path.Dir(rel)] = true
+	if err := tr.changing(rel); err != nil {
+		return err
+	}
 	if err := os.Remove(tr.path(rel)); err != nil && !os.IsNotExist(err) {
 		return err
 	}
@@ -318,9 +344,17 @@ func (tr *tree) settleFound(dataFilePath string, spaces map[format.SpaceID]*hist
 	if err := tr.claimUndo(); err != nil {
 		return err
 	}
-	names := append(tr.glob("*.ibd"), tr.glob("*.ibd"+endMoved)...)
+	names, err := tr.glob("*.ibd")
+	if err != nil {
+		return err
+	}
+	moved, err := tr.glob("*.ibd" + endMoved)
+	if err != nil {
+		return err
+	}
+	names = append(names, moved...)
 	var twins []twin
-	err := tr.readFirstPages(opt.Parallel, names, func(rel string, p firstPage) error {
+	err = tr.readFirstPages(opt.Parallel, names, func(rel string, p firstPage) error {
 		if other := tr.claim(rel, p); other != nil {
 			twins = append(twins, twin{other, rel, p})
 		}
@@ -335,6 +369,9 @@ func (tr *tree) settleFound(dataFilePath string, spaces map[format.SpaceID]*hist
 		}
 	}
 	if err := tr.settleDeleted(spaces, rep); err != nil {
+		return err
+	}
+	if err := tr.settleUnclaimed(spaces, rep); err != nil {
 		return err
 	}
 	if err := tr.settleRenamed(spaces, rep); err != nil {
@@ -382,7 +419,7 @@ func (tr *tree) settleDeleted(spaces map[format.SpaceID]*history, rep *Report) e
 	}
 	for id, h := range spaces {
 		t := tr.spaces[id]
-		if t == nil || h.deleted == 0 || h.alive {
+		if t == nil || !h.gone() {
 			continue
 		}
 		if name, ok := localName(h.name); ok && !taken[name] && tr.hasDefinition(name) {
@@ -393,6 +430,22 @@ func (tr *tree) settleDeleted(spaces map[format.SpaceID]*history, rep *Report) e
 		}
 		rep.Deleted = append(rep.Deleted, t.files[0].path)
 		delete(tr.spaces, id)
+	}
+	return nil
+}
+
+// settleUnclaimed removes files without a page 0 whose tablespace was dropped.
+func (tr *tree) settleUnclaimed(spaces map[format.SpaceID]*history, rep *Report) error {
+	index := newNameIndex(spaces, func(id format.SpaceID) bool { return tr.spaces[id] != nil })
+	for _, rel := range slices.Sorted(maps.Keys(tr.unclaimed)) {
+		if !spaces[index.find(rel)].gone() {
+			continue
+		}
+		if err := tr.remove(rel); err != nil {
+			return err
+		}
+		delete(tr.unclaimed, rel)
+		rep.Deleted = append(rep.Deleted, rel)
 	}
 	return nil
 }
@@ -430,7 +483,7 @@ func (tr *tree) settleRenamed(spaces map[format.SpaceID]*history, rep *Report) e
 // only a mention is missing; applying tells whether that matters.
 func (tr *tree) settleCreated(spaces map[format.SpaceID]*history) error {
 	for id, h := range spaces {
-		if tr.spaces[id] != nil || !h.created || h.deleted != 0 && !h.alive {
+		if tr.spaces[id] != nil || !h.created || h.gone() {
 			continue
 		}
 		name, ok := localName(h.name)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -187,12 +188,20 @@ func (o *origin) markPrepared(dir string) error {
 // replaceFile puts content in the place of path so that a crash leaves the old
 // file or the new one: written beside it, synced, renamed, directory synced.
 func replaceFile(path string, content []byte) error {
+	return replaceWith(path, func(w io.Writer) error {
+		_, err := w.Write(content)
+		return err
+	})
+}
+
+// replaceWith is replaceFile of what write writes.
+func replaceWith(path string, write func(io.Writer) error) error {
 	old, err := os.Stat(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	temp := path + tempSuffix
-	if err := writeSynced(temp, content, old); err != nil {
+	if err := writeSynced(temp, write, old); err != nil {
 		return err
 	}
 	if err := os.Rename(temp, path); err != nil {
@@ -205,7 +214,7 @@ func replaceFile(path string, content []byte) error {
 const tempSuffix = ".xbstream-tmp"
 
 // writeSynced gives the file mode and owner of old, which may be nil.
-func writeSynced(path string, content []byte, old fs.FileInfo) error {
+func writeSynced(path string, write func(io.Writer) error, old fs.FileInfo) error {
 	mode := fs.FileMode(0o640)
 	if old != nil {
 		mode = old.Mode().Perm()
@@ -214,7 +223,7 @@ func writeSynced(path string, content []byte, old fs.FileInfo) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(content)
+	err = write(f)
 	if err == nil && old != nil {
 		err = keepOwner(f, old)
 	}

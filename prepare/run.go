@@ -189,7 +189,7 @@ func (p *preparation) until() format.LSN {
 func (p *preparation) settle() error {
 	p.tree.recovered = p.minimal()
 	if m := p.origin.manifest; m != nil {
-		return p.tree.settleManifest(m, p.redo.spaces, p.opt)
+		return p.tree.settleManifest(m, p.redo.spaces, p.opt, &p.rep)
 	}
 	// Before anything is changed: without it there is nothing to recover.
 	if err := p.tree.claimSystem(systemFiles(p.origin.server.DataFilePath)); err != nil {
@@ -354,6 +354,9 @@ func (p *preparation) publish() error {
 		if err := p.journal.remove(p.dir); err != nil {
 			return err
 		}
+	}
+	if err := p.tree.updateManifest(p.origin.manifest); err != nil {
+		return err
 	}
 	creator := redo.BackupCreator(p.log.header.Creator)
 	if !p.minimal() {

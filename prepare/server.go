@@ -78,10 +78,9 @@ func checkNoneElsewhere(dir string, o *origin) error {
 		return fmt.Errorf("prepare %s: %s was made with DATA DIRECTORY (%s), where a server would look for it instead of here; only prepare without a server can recover it", dir, name, source)
 	}
 	if o.manifest == nil {
-		if links := newTree(dir, o.server.PageSize).glob("*.isl"); len(links) > 0 {
-			return refuse(strings.TrimSuffix(links[0], ".isl")+".ibd", links[0])
-		}
-		return nil
+		return newTree(dir, o.server.PageSize).each("*.isl", func(rel string) error {
+			return refuse(strings.TrimSuffix(rel, ".isl")+".ibd", rel)
+		})
 	}
 	for _, f := range o.manifest.Files {
 		switch {

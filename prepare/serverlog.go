@@ -47,6 +47,11 @@ func readyRedo(ctx context.Context, dir string, o *origin, opt Options, rep *Rep
 		}
 		return s.refuseImported(tr)
 	}
+	if o.manifest != nil {
+		if err := tr.followForServer(o.manifest, s.spaces, rep); err != nil {
+			return err
+		}
+	}
 	back, err := s.imported(tr)
 	if err != nil || len(back) == 0 {
 		return err
@@ -117,12 +122,13 @@ func (s *logSurvey) imported(tr *tree) (map[format.SpaceID]format.LSN, error) {
 		return nil, nil
 	}
 	there := map[format.SpaceID]bool{}
-	for _, rel := range tr.glob("*.ibd") {
+	err := tr.each("*.ibd", func(rel string) error {
 		id, err := tr.spaceID(rel)
-		if err != nil {
-			return nil, err
-		}
 		there[id] = true
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	maps.DeleteFunc(back, func(id format.SpaceID, _ format.LSN) bool { return !there[id] })
 	return back, nil
@@ -135,7 +141,7 @@ func (s *logSurvey) refuseImported(tr *tree) error {
 		return nil
 	}
 	traces := redo.NewTraces(s.traces)
-	for _, rel := range tr.glob("*.ibd") {
+	return tr.each("*.ibd", func(rel string) error {
 		id, err := tr.spaceID(rel)
 		if err != nil {
 			return err
@@ -149,8 +155,8 @@ func (s *logSurvey) refuseImported(tr *tree) error {
 		if may {
 			return fmt.Errorf("%s (space %v): %w: at LSN %v stands what may be its DISCARD TABLESPACE, and a server's recovery would lose rows of it then; take another backup after the server's next checkpoint, or use --nothing-imported if no table was imported", rel, id, ErrImported, at)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // spaceID returns the id that page 0 of a file says, encrypted or not, 0 if it was

@@ -72,8 +72,13 @@ type tree struct {
 	leftOut map[format.SpaceID]string
 	// changed are the directories in which names came or went.
 	changed map[string]bool
+	// interrupt, if a test sets it, fails where a killed run would stop: before
+	// a name changes.
+	interrupt func() error
 	// links are the absolute paths of files that lie elsewhere.
 	links map[string]string
+	// edits are what redo changes about the files of the manifest.
+	edits edits
 	// recovered says that an earlier run got as far as replacing the log.
 	recovered bool
 }
@@ -232,9 +237,13 @@ func systemFiles(dataFilePath string) []string {
 	return names
 }
 
-// fresh adds a tablespace that comes from redo alone, under the given path.
+// fresh adds a tablespace that comes from redo alone, under the given path. What
+// a file of that name has may be of another tablespace that had it before.
 func (tr *tree) fresh(id format.SpaceID, rel string) (*tablespace, error) {
 	if err := os.MkdirAll(filepath.Dir(tr.path(rel)), 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Truncate(tr.path(rel), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	delete(tr.unclaimed, rel)

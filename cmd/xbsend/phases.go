@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/xbstream/xbstream/chunker"
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/innodb/filename"
 	"github.com/xbstream/xbstream/redotail"
 	"github.com/xbstream/xbstream/server"
 )
@@ -274,11 +274,12 @@ func (p *phases) written(ctx context.Context, lsn format.LSN) error {
 }
 
 // mustStand makes sure that nothing disappeared that the lock should have kept.
-// It does not keep the files of a running ALTER, nor those of somebody else.
+// It does not keep the files of a running ALTER, which prepare settles by redo,
+// nor those of somebody else.
 func (p *phases) mustStand(results []chunker.Result) error {
 	for _, r := range results {
 		switch {
-		case !r.Gone || strings.Contains(r.File.Rel, "#sql"):
+		case !r.Gone || filename.Internal(r.File.Rel):
 		case r.File.Class == chunker.ClassUnknown:
 			p.log.Warn("a file that is none of a table's was removed meanwhile and is left out", "file", r.File.Abs)
 		default:

@@ -1,0 +1,16 @@
+package filename
+
+import "regexp"
+
+// internal matches the end of the path of a file that belongs to no table a user
+// made: one that an ALTER TABLE works on or has left (#sql…), a partition that is
+// being rebuilt (…#TMP#, …#REN#), and the auxiliary tables of a full-text index
+// (MariaDB sql_table.cc, make_tmp_name; sql_partition.cc, create_partition_name;
+// fts0fts.cc, fts_get_table_name).
+var internal = regexp.MustCompile(`(?i)(?:^|/)(?:#sql[^/]*|[^/]*#(?:TMP|REN)#\.[^/.]+|FTS_[0-9a-f]{16}_(?:[0-9a-f]{16}_INDEX_[1-6]|CONFIG|DELETED|DELETED_CACHE|BEING_DELETED|BEING_DELETED_CACHE)\.[^/.]+)$`)
+
+// Internal says whether a file, named by its path with slashes, is such a one.
+// A lock that blocks DDL does not keep it from coming and going: the ALTER that
+// it belongs to goes on up to its last phase, or ends early. Nobody can import
+// its tablespace.
+func Internal(path string) bool { return internal.MatchString(path) }
