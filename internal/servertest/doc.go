@@ -13,5 +13,6 @@
 //   - Compare has no false "equal": it reads every row of every table, tells
 //     NULL from the empty string, and uses no floating-point numbers.
 //
-// It needs mariadbd and mariadb-install-db in the path and Linux.
+// It needs Linux, mariadbd and mariadb-install-db in the path, and for further
+// releases what make setup unpacks.
 package servertest

@@ -35,6 +35,8 @@ const (
 // Options says how a server is started. The zero value is a small server
 // without binary log, reachable through its socket only.
 type Options struct {
+	// Release is the server to run; the zero value is the system's.
+	Release Release
 	// LogFileSize is innodb_log_file_size in bytes; 0 means 16 MiB.
 	LogFileSize int64
 	// PageSize is innodb_page_size in bytes; 0 means 16384.
@@ -111,7 +113,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	tmpl, err := template(ctx, append([]string{"--innodb-page-size=" + strconv.Itoa(s.opts.PageSize)}, o.Install...)...)
+	tmpl, err := template(ctx, o.Release, append([]string{"--innodb-page-size=" + strconv.Itoa(s.opts.PageSize)}, o.Install...)...)
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -212,7 +214,6 @@ func (s *Server) args() []string {
 		"--pid-file=" + filepath.Join(s.dir, "pid"),
 		"--tmpdir=" + s.dir,
 		"--log-error=" + s.errorLogPath(),
-		"--lc-messages-dir=/usr/share/mysql",
 		"--skip-name-resolve",
 		"--character-set-server=utf8mb4",
 		"--innodb-page-size=" + strconv.Itoa(s.opts.PageSize),
@@ -233,6 +234,9 @@ func (s *Server) args() []string {
 		"--server-id=" + strconv.FormatUint(uint64(s.opts.ServerID), 10),
 	}
 	a = append(a, asUser()...)
+	if s.opts.Release == MariaDB1011 {
+		a = append(a, "--lc-messages-dir=/usr/share/mysql") // others find theirs
+	}
 	if s.opts.LogBin {
 		a = append(a, "--log-bin=binlog", "--binlog-format=ROW", "--log-bin-trust-function-creators=1")
 	}
@@ -251,12 +255,15 @@ func (s *Server) datadirArg() string {
 
 // start runs mariadbd and waits until it answers.
 func (s *Server) start(ctx context.Context) error {
+	if err := s.opts.Release.check(); err != nil {
+		return err
+	}
 	if s.opts.TCP && s.port == 0 {
 		if err := s.reservePort(); err != nil {
 			return err
 		}
 	}
-	cmd := exec.Command("mariadbd", slices.Concat(s.args(), s.opts.Args)...)
+	cmd := exec.Command(s.opts.Release.Command("mariadbd"), slices.Concat(s.args(), s.opts.Args)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		// A group of its own, so that Ctrl-C reaches us and not the
 		// server; the kernel kills it if we die without Close.
@@ -398,6 +405,9 @@ func (s *Server) Close() error {
 	}
 	return errors.Join(err, os.RemoveAll(s.dir))
 }
+
+// Release is what the server was started as.
+func (s *Server) Release() Release { return s.opts.Release }
 
 // Datadir is the server's data directory.
 func (s *Server) Datadir() string { return s.datadir }

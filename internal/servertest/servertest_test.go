@@ -19,8 +19,17 @@ func check(t *testing.T, err error) {
 // A replica that was never a copy: what the load writes can be replicated, and
 // is equal afterwards. If this fails, no backup can pass.
 func TestLoadReplicates(t *testing.T) {
-	source := New(t, Options{LogBin: true, TCP: true})
-	other := New(t, Options{ServerID: 2})
+	for _, r := range Releases(t) {
+		t.Run(r.String(), func(t *testing.T) { loadReplicates(t, r) })
+	}
+}
+
+func loadReplicates(t *testing.T, r Release) {
+	source := New(t, Options{Release: r, LogBin: true, TCP: true})
+	if v, err := source.String(t.Context(), "SELECT VERSION()"); err != nil || !strings.HasPrefix(v, strings.TrimPrefix(r.String(), "mariadb-")+".") {
+		t.Errorf("%s is version %s, %v", r, v, err)
+	}
+	other := New(t, Options{Release: r, ServerID: 2})
 	ctx := t.Context()
 	check(t, other.AttachReplica(ctx, source, ""))
 	check(t, source.CreateSchema(ctx, LoadOptions{}))

@@ -11,8 +11,8 @@ import (
 	"sync"
 )
 
-// templates holds one freshly installed data directory for each set of
-// arguments: copying it takes a fraction of the time mariadb-install-db needs.
+// templates holds one freshly installed data directory for each release and set
+// of arguments: copying it takes a fraction of the time mariadb-install-db needs.
 var templates struct {
 	sync.Mutex
 	dirs map[string]string
@@ -24,11 +24,11 @@ func forgetTemplates() {
 	templates.dirs = nil
 }
 
-// template returns a data directory installed with these arguments.
-func template(ctx context.Context, args ...string) (string, error) {
+// template returns a data directory of a release installed with these arguments.
+func template(ctx context.Context, r Release, args ...string) (string, error) {
 	templates.Lock()
 	defer templates.Unlock()
-	key := strings.Join(args, " ")
+	key := r.String() + " " + strings.Join(args, " ")
 	if dir, ok := templates.dirs[key]; ok {
 		return dir, nil
 	}
@@ -37,7 +37,7 @@ func template(ctx context.Context, args ...string) (string, error) {
 		return "", err
 	}
 	dir := filepath.Join(base, "data")
-	if err := install(ctx, dir, args); err != nil {
+	if err := install(ctx, r, dir, args); err != nil {
 		return "", err
 	}
 	if templates.dirs == nil {
@@ -47,17 +47,27 @@ func template(ctx context.Context, args ...string) (string, error) {
 	return dir, nil
 }
 
-// install runs mariadb-install-db. The log is small there; a server that is
-// told another size makes a new one when it starts.
-func install(ctx context.Context, dir string, more []string) error {
-	args := []string{
-		"--no-defaults", "--datadir=" + dir,
-		"--tmpdir=" + filepath.Dir(dir), "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve",
-		"--innodb-log-file-size=8M",
-	}
+// install makes a data directory. The log is small there; a server that is told
+// another size makes a new one when it starts.
+func install(ctx context.Context, r Release, dir string, more []string) error {
+	args := []string{"--no-defaults", "--datadir=" + dir, "--tmpdir=" + filepath.Dir(dir), "--skip-name-resolve", "--innodb-log-file-size=8M"}
 	args = slices.Concat(args, asUser(), more)
-	out, err := exec.CommandContext(ctx, "mariadb-install-db", args...).CombinedOutput()
-	if err != nil {
+	cmd := exec.CommandContext(ctx, "mariadb-install-db", append(args, "--auth-root-authentication-method=normal", "--skip-test-db")...)
+	if r != MariaDB1011 {
+		if err := r.check(); err != nil {
+			return err
+		}
+		sql, err := r.bootstrapSQL()
+		if err != nil {
+			return fmt.Errorf("install data directory %s: %w", dir, err)
+		}
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return fmt.Errorf("install data directory: %w", err)
+		}
+		cmd = exec.CommandContext(ctx, r.Command("mariadbd"), append(args, "--bootstrap", "--enforce-storage-engine=", "--max-allowed-packet=8M", "--net-buffer-length=16K")...)
+		cmd.Stdin = strings.NewReader(sql)
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("install data directory %s: %w\n%s", dir, err, out)
 	}
 	return nil

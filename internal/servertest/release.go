@@ -1,0 +1,93 @@
+package servertest
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Release is a server's program of one version. The zero value is the one that
+// the system has in its path.
+type Release struct {
+	name string // of its directory; empty: the system's
+}
+
+// The releases that tests run on.
+var (
+	MariaDB1011 = Release{}
+	MariaDB118  = Release{"mariadb-11.8"}
+)
+
+// Releases returns every release, oldest first. One that is not there fails the
+// test: a test that passes has run on all.
+func Releases(t testing.TB) []Release {
+	t.Helper()
+	all := []Release{MariaDB1011, MariaDB118}
+	for _, r := range all {
+		if err := r.check(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return all
+}
+
+func (r Release) String() string {
+	if r.name == "" {
+		return "mariadb-10.11"
+	}
+	return r.name
+}
+
+// check says whether the release is there.
+func (r Release) check() error {
+	if r.name == "" {
+		return nil // looking for it in the path says the same
+	}
+	if _, err := os.Stat(r.Command("mariadbd")); err != nil {
+		return fmt.Errorf("%s is not there (%w): run make setup", r, err)
+	}
+	return nil
+}
+
+// Command is what to run for a program of this release: mariadbd, mariadb,
+// mariadb-backup or mariabackup.
+func (r Release) Command(program string) string {
+	if r.name == "" {
+		return program
+	}
+	return filepath.Join(r.root(), "commands", program)
+}
+
+// root is where scripts/unpack-server.sh unpacks a release.
+func (r Release) root() string {
+	cache := os.Getenv("XDG_CACHE_HOME")
+	if cache == "" {
+		cache = filepath.Join(os.Getenv("HOME"), ".cache")
+	}
+	return filepath.Join(cache, "xbstream", "servers", r.name)
+}
+
+// bootstrapSQL is what mariadb-install-db feeds to the server of an unpacked
+// release. The script itself does not run there: it calls programs that need
+// the release's own libraries.
+func (r Release) bootstrapSQL() (string, error) {
+	all := []string{"CREATE DATABASE IF NOT EXISTS mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\n"}
+	for _, name := range []string{
+		"mariadb_system_tables.sql", "mariadb_performance_tables.sql", "mariadb_system_tables_data.sql",
+		"fill_help_tables.sql", "maria_add_gis_sp_bootstrap.sql", "mariadb_sys_schema.sql",
+	} {
+		b, err := os.ReadFile(filepath.Join(r.root(), "usr/share/mariadb", name))
+		if err != nil {
+			return "", err
+		}
+		// As with --skip-name-resolve: no accounts of this machine's name.
+		for line := range strings.Lines(string(b)) {
+			if !strings.Contains(line, "@current_hostname") {
+				all = append(all, line)
+			}
+		}
+	}
+	return strings.Join(all, ""), nil
+}
