@@ -49,17 +49,23 @@ func TestRestoredCopyFollowsSource(t *testing.T) {
 		{"96 MiB log, 8 workers", 96, 8, nil},
 		{"96 MiB log, prepared by the server", 96, 2, []string{"--with-server"}},
 	} {
-		for n := range repeats(t) {
-			t.Run(fmt.Sprintf("%s/%d", row.name, n), func(t *testing.T) {
-				followSource(t, row.log<<20, row.workers, row.prepare, uint64(n))
-			})
+		for _, r := range servertest.Releases(t) {
+			for n := range repeats(t) {
+				t.Run(fmt.Sprintf("%s/%s/%d", row.name, r, n), func(t *testing.T) {
+					prepare := slices.Clone(row.prepare)
+					if len(prepare) > 0 && r != servertest.MariaDB1011 {
+						prepare[0] += "=" + r.Command("mariadbd")
+					}
+					followSource(t, r, row.log<<20, row.workers, prepare, uint64(n))
+				})
+			}
 		}
 	}
 }
 
-func followSource(t *testing.T, logSize int64, workers int, prepare []string, seed uint64) {
+func followSource(t *testing.T, release servertest.Release, logSize int64, workers int, prepare []string, seed uint64) {
 	ctx := t.Context()
-	source := servertest.New(t, servertest.Options{LogFileSize: logSize, LogBin: true, TCP: true})
+	source := servertest.New(t, servertest.Options{Release: release, LogFileSize: logSize, LogBin: true, TCP: true})
 	options := servertest.LoadOptions{Seed: seed, BulkBytes: 24 << 20}
 	check(t, source.CreateSchema(ctx, options))
 	load, err := source.StartLoad(ctx, options)
@@ -74,7 +80,7 @@ func followSource(t *testing.T, logSize int64, workers int, prepare []string, se
 
 	gtid, err := servertest.RecordedGTID(dir)
 	check(t, err)
-	copied := startCopy(t, dir)
+	copied := startCopyOn(t, release, dir)
 	check(t, copied.AttachReplica(ctx, source, gtid))
 	time.Sleep(time.Second) // the load goes on while the copy follows
 	counts, err := load.Stop()
@@ -91,7 +97,13 @@ var noRepair = []string{"--myisam-recover-options=OFF", "--aria-recover-options=
 // seen.
 func startCopy(t *testing.T, dir string, args ...string) *servertest.Server {
 	t.Helper()
-	copied := servertest.NewOn(t, dir, servertest.Options{ServerID: 2, Args: append(args, noRepair...)})
+	return startCopyOn(t, servertest.MariaDB1011, dir, args...)
+}
+
+// startCopyOn is startCopy with a server of another release.
+func startCopyOn(t *testing.T, r servertest.Release, dir string, args ...string) *servertest.Server {
+	t.Helper()
+	copied := servertest.NewOn(t, dir, servertest.Options{Release: r, ServerID: 2, Args: append(args, noRepair...)})
 	noComplaints(t, copied)
 	return copied
 }
@@ -151,7 +163,7 @@ func tryPipeline(t *testing.T, sender, receiver []string) (sent, received string
 	send := exec.CommandContext(ctx, path[sender[0]], sender[1:]...)
 	receive := exec.CommandContext(ctx, path[receiver[0]], receiver[1:]...)
 	send.Stderr, receive.Stderr = &logs[0], &logs[1]
-	if !slices.Contains(receiver, "--with-server") {
+	if !slices.ContainsFunc(receiver, func(a string) bool { return strings.HasPrefix(a, "--with-server") }) {
 		// The receiving side must need no server: it finds none.
 		receive.Env = []string{"PATH=/nonexistent"}
 	}

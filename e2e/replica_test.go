@@ -20,15 +20,17 @@ import (
 // by GTID and by file and position, goes on in its place.
 func TestCopyOfAReplicaGoesOnInItsPlace(t *testing.T) {
 	for _, threads := range []int{0, 4} {
-		for n := range repeats(t) {
-			t.Run(fmt.Sprintf("%d parallel threads/%d", threads, n), func(t *testing.T) { t.Parallel(); inItsPlace(t, threads) })
+		for _, r := range servertest.Releases(t) {
+			for n := range repeats(t) {
+				t.Run(fmt.Sprintf("%d parallel threads/%s/%d", threads, r, n), func(t *testing.T) { t.Parallel(); inItsPlace(t, r, threads) })
+			}
 		}
 	}
 }
 
-func inItsPlace(t *testing.T, threads int) {
+func inItsPlace(t *testing.T, release servertest.Release, threads int) {
 	ctx := t.Context()
-	r := newReplica(t, fmt.Sprintf("--slave-parallel-threads=%d", threads))
+	r := newReplicaOf(t, release, fmt.Sprintf("--slave-parallel-threads=%d", threads))
 	stop := write(t, r.sources[:]...)
 	for i, source := range r.sources {
 		written(t, source, i, 1)
@@ -36,7 +38,7 @@ func inItsPlace(t *testing.T, threads int) {
 	dir := filepath.Join(t.TempDir(), "copy")
 	pipeline(t, []string{"xbsend", "--no-defaults", "--user=root", "--socket=" + r.Socket(), "--slave-info"},
 		[]string{"xbstream", "-x", "--prepare", "-C", dir})
-	copied := servertest.NewOn(t, dir, servertest.Options{ServerID: 9})
+	copied := servertest.NewOn(t, dir, servertest.Options{Release: release, ServerID: 9})
 	check(t, copied.Exec(ctx, r.attach(t, dir)...))
 	for i, source := range r.sources {
 		written(t, source, i, 300) // so that there is something to go on with
@@ -66,14 +68,19 @@ type replica struct {
 const named = "se''cond ü"
 
 func newReplica(t *testing.T, args ...string) *replica {
+	return newReplicaOf(t, servertest.MariaDB1011, args...)
+}
+
+// newReplicaOf is newReplica with servers of another release.
+func newReplicaOf(t *testing.T, release servertest.Release, args ...string) *replica {
 	ctx := t.Context()
 	r := &replica{}
 	for i := range r.sources {
-		r.sources[i] = servertest.New(t, servertest.Options{LogBin: true, TCP: true, ServerID: uint32(1 + i), Args: []string{fmt.Sprintf("--gtid-domain-id=%d", i)}})
+		r.sources[i] = servertest.New(t, servertest.Options{Release: release, LogBin: true, TCP: true, ServerID: uint32(1 + i), Args: []string{fmt.Sprintf("--gtid-domain-id=%d", i)}})
 		db := fmt.Sprintf("db%d", i)
 		check(t, r.sources[i].Exec(ctx, "CREATE DATABASE "+db, "CREATE TABLE "+db+".t (a INT PRIMARY KEY AUTO_INCREMENT, b VARCHAR(50), KEY (b)) ENGINE=InnoDB"))
 	}
-	r.Server = servertest.New(t, servertest.Options{ServerID: 5, Args: append(args, "--event-scheduler=OFF")})
+	r.Server = servertest.New(t, servertest.Options{Release: release, ServerID: 5, Args: append(args, "--event-scheduler=OFF")})
 	check(t, r.Exec(ctx, "DROP USER repl@127.0.0.1", // it comes from the sources
 		servertest.ChangeMaster("", r.sources[0], "MASTER_USE_GTID=slave_pos"),
 		servertest.ChangeMaster(named, r.sources[1], "MASTER_USE_GTID=no, MASTER_LOG_FILE='binlog.000001', MASTER_LOG_POS=4"),
@@ -121,19 +128,25 @@ func written(t *testing.T, s *servertest.Server, i, rows int) {
 	await(t, "rows", func() bool { return count() >= from+rows })
 }
 
-// attach are the statements that let a copy go on: where the sources are, which
-// nobody told the copy, and what the backup recorded.
+// attach are the statements that let a copy take the replica's place.
 func (r *replica) attach(t *testing.T, dir string) []string {
+	t.Helper()
+	return takePlace(t, dir, map[string]*servertest.Server{"": r.sources[0], named: r.sources[1]})
+}
+
+// takePlace are the statements that let a copy take a replica's place: the
+// addresses of the sources by connection, which no backup records, then what
+// the backup recorded.
+func takePlace(t *testing.T, dir string, sources map[string]*servertest.Server) []string {
 	t.Helper()
 	recorded, err := os.ReadFile(filepath.Join(dir, "xtrabackup_slave_info"))
 	check(t, err)
 	t.Logf("%s", recorded)
-	lines := strings.Split(strings.TrimSpace(string(recorded)), ";\n")
-	statements := []string{
-		servertest.ChangeMaster("", r.sources[0], "MASTER_USE_GTID=no"),
-		servertest.ChangeMaster(named, r.sources[1], "MASTER_USE_GTID=no"),
+	var statements []string
+	for connection, source := range sources {
+		statements = append(statements, servertest.ChangeMaster(connection, source, "MASTER_USE_GTID=no"))
 	}
-	for _, l := range lines {
+	for l := range strings.SplitSeq(strings.TrimSpace(string(recorded)), ";\n") {
 		statements = append(statements, strings.TrimSuffix(l, ";"))
 	}
 	return append(statements, "START ALL SLAVES")
