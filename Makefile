@@ -2,6 +2,7 @@
 
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
+BIN := bin
 GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)"
 
 # Real servers run in the tests of many packages: two packages at a time, so
@@ -23,7 +24,7 @@ setup: ## install what a fresh Debian machine lacks for demo, test and bench
 	scripts/setup.sh
 
 build: ## bin/xbsend and bin/xbstream, static
-	$(GOBUILD) -o bin/ ./cmd/xbsend ./cmd/xbstream
+	$(GOBUILD) -o $(BIN)/ ./cmd/xbsend ./cmd/xbstream
 
 cross: ## both for linux/arm64, xbstream for darwin and windows
 	GOOS=linux GOARCH=arm64 $(GOBUILD) -o bin/linux-arm64/ ./cmd/xbsend ./cmd/xbstream
@@ -50,6 +51,7 @@ bench: setup build ## beside mariabackup, as Markdown
 
 lint: ## vet, staticcheck and the import rule
 	go vet ./...
+	go vet -tags xbtest ./cmd/xbsend
 	go tool staticcheck ./...
 	go tool depguard ./...
 

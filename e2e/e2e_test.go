@@ -29,7 +29,8 @@ func buildBinaries() (dir string, err error) {
 	if dir, err = servertest.TempDir("bin"); err != nil {
 		return "", err
 	}
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-X main.version=e2e", "-o", dir+"/", "./cmd/xbsend", "./cmd/xbstream")
+	// With the test seam, which the binaries of "make build" lack.
+	build := exec.Command("go", "build", "-tags", "xbtest", "-trimpath", "-ldflags", "-X main.version=e2e", "-o", dir+"/", "./cmd/xbsend", "./cmd/xbstream")
 	build.Dir = ".." // the module's root
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
