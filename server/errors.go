@@ -22,6 +22,7 @@ var (
 	ErrUnsupported = errors.New("server: not supported")
 	ErrLockTimeout = errors.New("server: lock not granted in time")
 	ErrLockLost    = errors.New("server: lock lost")
+	ErrForeignDir  = errors.New("server: files of another server")
 )
 
 // Error is what the server, or the way to it, did not do for us.

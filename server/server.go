@@ -34,6 +34,12 @@ type Server interface {
 	// Check says what would keep a backup from succeeding or from being
 	// restored: ErrPrivilege with the missing GRANT, or ErrUnsupported.
 	Check(ctx context.Context, w Wanted) error
+	// CheckDataDir proves that dir, as this process sees it, is the server's
+	// data directory and not that of another server with the same path or in
+	// its place: by something that the server changes there on demand, which
+	// no copy of the directory and no other server has. It may take the first
+	// lock for it, and releases it. Any other directory is ErrForeignDir.
+	CheckDataDir(ctx context.Context, dir string) error
 	// Begin takes the first, weakest lock. The context governs the backup's
 	// life: when it is done, the locks are released.
 	Begin(ctx context.Context) (Backup, error)
@@ -62,6 +68,9 @@ type Server interface {
 	LSN(ctx context.Context) (format.LSN, error)
 	// Written returns the LSN up to which the redo is in the log file.
 	Written(ctx context.Context) (format.LSN, error)
+	// Checkpoint returns the LSN of the last checkpoint that the server has
+	// finished. The one in its redo log is never older.
+	Checkpoint(ctx context.Context) (format.LSN, error)
 	// Close closes the connections. It does not end a backup.
 	Close() error
 }

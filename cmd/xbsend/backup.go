@@ -17,7 +17,6 @@ import (
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/cli"
 	"github.com/xbstream/xbstream/redotail"
-	tailmaria "github.com/xbstream/xbstream/redotail/mariadb"
 	"github.com/xbstream/xbstream/server"
 	servermaria "github.com/xbstream/xbstream/server/mariadb"
 )
@@ -33,6 +32,7 @@ type backup struct {
 	layout  server.Layout
 	bar     *cli.Progress
 	hook    hook
+	stages  []format.Stage // locks that were not granted before the backup began
 
 	files chunker.Discoverer
 	copy  *chunker.Copier
@@ -97,6 +97,9 @@ func (b *backup) learn(ctx context.Context) (err error) {
 	if err := b.readable(); err != nil {
 		return err
 	}
+	if err := b.proveDataDir(ctx); err != nil {
+		return err
+	}
 	if err := b.recoverable(ctx); err != nil {
 		return err
 	}
@@ -118,10 +121,6 @@ func (b *backup) readable() error {
 // then, whatever it is asked.
 func (b *backup) flushWait() time.Duration {
 	return redotail.DefaultFlushWait + 2*b.layout.InnoDB.FlushLogTimeout
-}
-
-func (b *backup) openRedo(ctx context.Context) (redotail.Log, error) {
-	return tailmaria.Open(ctx, b.layout.InnoDB.LogDir)
 }
 
 func (b *backup) discoverer() chunker.Discoverer {

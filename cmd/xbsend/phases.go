@@ -64,6 +64,7 @@ func (p *phases) run(ctx context.Context) (*format.Manifest, error) {
 		p.locks.End,
 		p.resumeReplication,
 		p.awaitRedo,
+		p.stillTheServersRedo,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -343,8 +344,12 @@ func (p *phases) position(ctx context.Context) (err error) {
 	if err := p.replication(ctx); err != nil {
 		return err
 	}
+	read := p.tail.Position()
 	if p.pos, err = p.locks.Position(ctx); err != nil {
 		return err
+	}
+	if read > p.pos.LSN {
+		return p.foreignRedo(fmt.Errorf("it reaches to LSN %v, and the server has only come to %v", read, p.pos.LSN))
 	}
 	// Before the lock is released: what the tail has read until now holds no
 	// commit after the position, and it reads nothing more than up to it.

@@ -21,7 +21,7 @@ import (
 // changed, is settled anew under the new locks. BACKUP STAGE START alone keeps
 // nothing still.
 func (b *backup) copyAll(ctx context.Context) (*format.Manifest, error) {
-	p := &phases{backup: b, early: map[string]chunker.Result{}, others: map[string]chunker.Result{}}
+	p := &phases{backup: b, early: map[string]chunker.Result{}, others: map[string]chunker.Result{}, stages: b.stages}
 	for left := b.f.lockRetries; ; left-- {
 		m, err := p.attempt(ctx)
 		e, ok := errors.AsType[*server.Error](err)

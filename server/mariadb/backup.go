@@ -58,7 +58,7 @@ func (b *backup) BlockCommit(ctx context.Context) error { return b.stage(ctx, st
 
 // End fails if the server knows of no backup in this connection: then the locks
 // were not held.
-func (b *backup) End(ctx context.Context) error { return b.Lock.End(ctx, "BACKUP STAGE END") }
+func (b *backup) End(ctx context.Context) error { return b.Lock.End(ctx, stageEnd) }
 
 // FlushLogs writes InnoDB's redo unless innodb_flush_log_at_trx_commit is 0, and
 // Aria's log.

@@ -148,19 +148,25 @@ const writtenQuery = "SHOW GLOBAL STATUS LIKE 'Innodb_lsn_flushed'"
 
 // Written reads Innodb_lsn_flushed.
 func (m *mariadb) Written(ctx context.Context) (format.LSN, error) {
-	rows, err := server.Rows(ctx, m.s.DB, writtenQuery)
-	if err != nil {
-		return 0, m.s.Fail("ask for the LSN flushed", err)
-	}
-	return lsnOf(rows)
+	return m.askLSN(ctx, "ask for the LSN flushed", writtenQuery)
+}
+
+// Checkpoint reads Innodb_lsn_last_checkpoint, which the server sets when the
+// checkpoint is in the log file (log0log.h, write_checkpoint).
+func (m *mariadb) Checkpoint(ctx context.Context) (format.LSN, error) {
+	return m.askLSN(ctx, "ask for the LSN of the checkpoint", "SHOW GLOBAL STATUS LIKE 'Innodb_lsn_last_checkpoint'")
 }
 
 // LSN reads Innodb_lsn_current, which needs no privilege and, unlike SHOW
 // ENGINE INNODB STATUS, no scan of all transactions.
 func (m *mariadb) LSN(ctx context.Context) (format.LSN, error) {
-	rows, err := server.Rows(ctx, m.s.DB, lsnQuery)
+	return m.askLSN(ctx, "ask for the LSN", lsnQuery)
+}
+
+func (m *mariadb) askLSN(ctx context.Context, op, query string) (format.LSN, error) {
+	rows, err := server.Rows(ctx, m.s.DB, query)
 	if err != nil {
-		return 0, m.s.Fail("ask for the LSN", err)
+		return 0, m.s.Fail(op, err)
 	}
 	return lsnOf(rows)
 }

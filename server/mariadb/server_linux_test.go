@@ -388,3 +388,41 @@ func names(stages []format.Stage) (list []string) {
 	}
 	return list
 }
+
+// G3: BACKUP STAGE START leaves its trace in the server's own directory only.
+func TestDataDirIsProved(t *testing.T) {
+	s := open(t, real.backupAccount(t))
+	if err := s.CheckDataDir(t.Context(), real.path("data")); err != nil {
+		t.Error(err)
+	}
+	for _, dir := range []string{real.path("home"), real.path("none")} {
+		err := s.CheckDataDir(t.Context(), dir)
+		if !errors.Is(err, server.ErrForeignDir) {
+			t.Fatalf("%s: got %v, want ErrForeignDir", dir, err)
+		}
+		contains(t, err, dir)
+	}
+	real.free(t, s)
+}
+
+// G3: another backup is in the way: that is the lock's error, and no verdict.
+func TestDataDirIsNotJudgedWithoutTheLock(t *testing.T) {
+	c := real.backupAccount(t)
+	b := begin(t, open(t, c))
+	c.LockTimeout = 300 * time.Millisecond
+	if err := open(t, c).CheckDataDir(t.Context(), real.path("data")); !errors.Is(err, server.ErrLockTimeout) {
+		t.Errorf("got %v, want ErrLockTimeout", err)
+	}
+	all(t, b.End)
+}
+
+// G3: the checkpoint that the server tells is one that its log has.
+func TestCheckpointIsToldByTheServer(t *testing.T) {
+	s := open(t, real.backupAccount(t))
+	real.exec(t, "SET GLOBAL innodb_log_checkpoint_now=1")
+	at, err := s.Checkpoint(t.Context())
+	now, err2 := s.LSN(t.Context())
+	if err != nil || err2 != nil || at == 0 || at > now {
+		t.Errorf("checkpoint %s, LSN %s, %v, %v", at, now, err, err2)
+	}
+}
