@@ -180,11 +180,40 @@ func (l *Log) openNewest(ctx context.Context) error {
 
 // archived explains why there is no log of the known name.
 func archived(dir string) error {
-	files, err := filepath.Glob(filepath.Join(dir, "ib_*.log"))
-	if err != nil || len(files) == 0 {
+	name, err := archivedLog(dir)
+	if err != nil || name == "" {
 		return err
 	}
-	return &ondisk.UnsupportedError{Series: "MariaDB 13.0 or later with innodb_log_archive: " + filepath.Base(files[0])}
+	return &ondisk.UnsupportedError{Series: "MariaDB 13.0 or later with innodb_log_archive: " + name}
+}
+
+// archivedLog returns the name of a log file as innodb_log_archive=ON keeps it,
+// or nothing.
+func archivedLog(dir string) (string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	for _, e := range entries {
+		if ok, _ := filepath.Match("ib_*.log", e.Name()); ok {
+			return e.Name(), nil
+		}
+	}
+	return "", nil
+}
+
+// switched explains an error of a log that lost its name: SET GLOBAL
+// innodb_log_archive=ON renames it, then writes another header into it.
+func (l *Log) switched(err error) error {
+	if _, gone := os.Lstat(l.path); !errors.Is(gone, fs.ErrNotExist) {
+		return err
+	}
+	name, none := archivedLog(filepath.Dir(l.path))
+	if none != nil || name == "" {
+		return err
+	}
+	return fmt.Errorf("innodb_log_archive was switched ON during the backup: redo from LSN %v on is in %s: %w; switch it OFF and start the backup again",
+		l.lsn, name, ondisk.ErrUnsupported)
 }
 
 // adopt makes f the file that is read, and reads its header and newest
@@ -266,6 +295,14 @@ func (l *Log) Close() error { return l.file.Close() }
 
 // Read implements redotail.Log.
 func (l *Log) Read(ctx context.Context) (redotail.Piece, error) {
+	p, err := l.read(ctx)
+	if err != nil && !errors.Is(err, redotail.ErrTip) && ctx.Err() == nil {
+		err = l.switched(err)
+	}
+	return p, err
+}
+
+func (l *Log) read(ctx context.Context) (redotail.Piece, error) {
 	drained := false
 	var torn time.Time // since when
 	for {

@@ -493,6 +493,34 @@ func TestLogThatVanishesIsAnError(t *testing.T) {
 	}
 }
 
+// G4: SET GLOBAL innodb_log_archive=ON renames the log that is being read, and
+// then writes checkpoints of another form where its header was.
+func TestSwitchToAnArchivedLogIsNamed(t *testing.T) {
+	for _, rewritten := range []bool{false, true} {
+		w := newRing(t, plainHeader(50000), 1<<20, 50000)
+		l := open(t, w.dir)
+		w.fill(60000)
+		readAll(t, l)
+		const name = "ib_000000000000c350.log"
+		if err := os.Rename(filepath.Join(w.dir, logName), filepath.Join(w.dir, name)); err != nil {
+			t.Fatal(err)
+		}
+		if rewritten {
+			f, err := os.OpenFile(filepath.Join(w.dir, name), os.O_WRONLY, 0)
+			if err == nil {
+				_, err = f.WriteAt(make([]byte, 12288), 0)
+			}
+			if err := errors.Join(err, f.Close()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err := l.Read(t.Context())
+		if !errors.Is(err, ondisk.ErrUnsupported) || !strings.Contains(err.Error(), "innodb_log_archive was switched ON during the backup") || !strings.Contains(err.Error(), name) {
+			t.Errorf("header rewritten %t: %v", rewritten, err)
+		}
+	}
+}
+
 func TestBoundaryIsTheFirstNotBelow(t *testing.T) {
 	const first = 50000
 	w := newRing(t, plainHeader(first), 65536, first)
