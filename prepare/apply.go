@@ -396,6 +396,8 @@ func (p *preparation) spaceOf(pages []pageChain) (*tablespace, error) {
 	case p.tree.leftOut[id] != "":
 		p.ignored[id] = p.tree.leftOut[id]
 		return nil, nil
+	case h == nil && inBinlog(id):
+		return nil, fmt.Errorf("redo for space %v, the binary log in InnoDB (binlog_storage_engine=innodb), which no backup holds: %w", id, ErrIncomplete)
 	case h == nil:
 		return nil, fmt.Errorf("redo for space %v, which neither a file nor redo names: %w", id, ErrIncomplete)
 	case h.gone(), leftover(h.name):
