@@ -43,6 +43,9 @@ type Layout struct {
 	BinlogOn    bool
 	BinlogBase  string
 	BinlogIndex string
+	// BinlogEngine is the engine that keeps the binary log, empty for files of
+	// its own.
+	BinlogEngine string
 	// RelayBase is the relay log's path without number, also of a server that
 	// has none yet. Named connections put a dash and their name behind it.
 	RelayBase string

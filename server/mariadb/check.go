@@ -32,6 +32,11 @@ func (m *mariadb) Check(ctx context.Context, w server.Wanted) error {
 	if err := checkLog(l.InnoDB); err != nil {
 		return err
 	}
+	if l.BinlogOn && l.BinlogEngine != "" {
+		// Its files are not copied, and only with them would the server that
+		// starts on the copy know which prepared transactions to commit.
+		return server.Unsupported("the binary log is kept with binlog_storage_engine=%s, which is not supported", l.BinlogEngine)
+	}
 	return m.checkEngines(ctx)
 }
 

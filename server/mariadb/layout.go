@@ -73,8 +73,10 @@ func layoutOf(vars map[string]string) (server.Layout, error) {
 		BinlogOn:    v.On("log_bin"),
 		BinlogBase:  v.Path("log_bin_basename"),
 		BinlogIndex: v.Path("log_bin_index"),
-		RelayBase:   relayBase(v),
-		Variables:   vars,
+
+		BinlogEngine: v.Text("binlog_storage_engine"),
+		RelayBase:    relayBase(v),
+		Variables:    vars,
 	}
 	for _, t := range filepath.SplitList(v.Text("tmpdir")) {
 		l.TmpDirs = append(l.TmpDirs, filepath.Clean(t))

@@ -34,8 +34,17 @@ func (d Dialect) Attach(_ context.Context, s *server.Session) (server.Server, er
 	if v.before(version{10, 8}) {
 		return nil, server.Unsupported("server %s: MariaDB before 10.8 is not supported", s.Version)
 	}
+	if tested.before(v) {
+		s.Log.Warn("the server is newer than any that this program was tested with", "server", s.Version, "tested_last", testedLast)
+	}
 	return &mariadb{s: s}, nil
 }
+
+// tested is the newest series that the tests run against, and testedLast its
+// last version.
+var tested = version{11, 8}
+
+const testedLast = "11.8.9"
 
 // version is major and minor, which decide what a server can do.
 type version struct{ major, minor int }
