@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"database/sql"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -65,4 +66,42 @@ func TestNewerServers(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "copy")
 	pipeline(t, append([]string{"xbsend"}, args(pretend(t, source, "12.0.2-MariaDB", nil))...), []string{"xbstream", "-x", "--prepare", "-C", dir})
 	startCopy(t, dir)
+}
+
+// G5: a table of an engine that cannot be copied stops only the backups that it
+// would be part of, and the message says how to leave it out.
+func TestStrangeEngineThatIsLeftOut(t *testing.T) {
+	t.Parallel()
+	source := servertest.New(t, servertest.Options{})
+	check(t, source.Exec(t.Context(), "CREATE DATABASE d", "CREATE TABLE d.rocks (a INT) ENGINE=MyISAM", "CREATE TABLE d.inno (a INT) ENGINE=InnoDB"))
+	text := func(words ...string) (row []sql.NullString) {
+		for _, w := range words {
+			row = append(row, sql.NullString{String: w, Valid: true})
+		}
+		return row
+	}
+	socket := source.Relay(t, func(query string, a *servertest.Answer) {
+		switch {
+		case strings.Contains(query, "information_schema.ENGINES"):
+			a.Rows = append(a.Rows, text("ROCKSDB"))
+		case strings.Contains(query, "information_schema.TABLES WHERE ENGINE='ROCKSDB'"):
+			a.Rows = append(a.Rows, text("d", "rocks", "d", "rocks")[:len(a.Columns)])
+		}
+	})
+	for _, c := range []struct {
+		flag string
+		code int
+	}{
+		{"--tables-exclude=^d[.]rocks$", exitDone},
+		{"--tables-exclude=^d[.]inno$", exitServer},
+		{"--databases-exclude=d", exitDone},
+		{"--databases=mysql d.inno", exitDone},
+		{"--databases=d", exitServer},
+		{"--parallel=2", exitServer},
+	} {
+		_, said, code := xbsendOf(t, "--no-defaults", "--user=root", "--socket="+socket, c.flag)
+		if code != c.code || code != exitDone && (!strings.Contains(said, "`d`.`rocks`") || !strings.Contains(said, "--tables-exclude")) {
+			t.Errorf("%s: exit code %d, want %d\n%s", c.flag, code, c.code, said)
+		}
+	}
 }

@@ -136,7 +136,14 @@ type Wanted struct {
 	Replication bool
 	// Pause: stop and start its SQL threads.
 	Pause bool
+	// Table says whether a table is to be backed up; nil means all are. Only
+	// those are judged.
+	Table func(TableName) bool
 }
+
+// TableName is the name of a table: as the server prints it, and in the letters
+// of file names.
+type TableName struct{ Database, Table, FileDatabase, FileTable string }
 
 // Dialect is a family of servers.
 type Dialect interface {

@@ -88,7 +88,7 @@ func (b *backup) learn(ctx context.Context) (err error) {
 		return err
 	}
 	b.f.paths.override(&b.layout)
-	if err := b.server.Check(ctx, b.f.replica.wanted()); err != nil {
+	if err := b.server.Check(ctx, b.f.wanted()); err != nil {
 		return err
 	}
 	if err := restorable(&b.layout); err != nil {

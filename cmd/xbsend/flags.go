@@ -64,9 +64,15 @@ type replicaFlags struct {
 	safeTimeout           cli.Seconds
 }
 
-// wanted is what the server must allow for it.
-func (r replicaFlags) wanted() server.Wanted {
-	return server.Wanted{Replication: r.slaveInfo, Pause: r.safe}
+// wanted is what the server must allow for the backup, and judge.
+func (f *flags) wanted() server.Wanted {
+	w := server.Wanted{Replication: f.replica.slaveInfo, Pause: f.replica.safe}
+	if f.filter != nil {
+		w.Table = func(t server.TableName) bool {
+			return f.filter.Table(chunker.Names{{Database: t.FileDatabase, Table: t.FileTable}, {Database: t.Database, Table: t.Table}})
+		}
+	}
+	return w
 }
 
 // sealFor names whom the archive is encrypted to.

@@ -37,7 +37,7 @@ func (m *mariadb) Check(ctx context.Context, w server.Wanted) error {
 		// starts on the copy know which prepared transactions to commit.
 		return server.Unsupported("the binary log is kept with binlog_storage_engine=%s, which is not supported", l.BinlogEngine)
 	}
-	return m.checkEngines(ctx)
+	return m.checkEngines(ctx, w)
 }
 
 func checkLog(i server.InnoDB) error {
@@ -141,7 +141,7 @@ func quote(name string) string { return "`" + strings.ReplaceAll(name, "`", "``"
 
 // checkEngines looks for tables only where a strange engine is loaded: on other
 // servers it costs nothing.
-func (m *mariadb) checkEngines(ctx context.Context) error {
+func (m *mariadb) checkEngines(ctx context.Context, w server.Wanted) error {
 	const op = "check storage engines"
 	engines, err := server.Rows(ctx, m.s.DB, "SELECT ENGINE FROM information_schema.ENGINES WHERE SUPPORT IN ('YES','DEFAULT')")
 	if err != nil {
@@ -156,23 +156,34 @@ func (m *mariadb) checkEngines(ctx context.Context) error {
 		if err := m.checkPrivileges(ctx, []privilege{{name: "SELECT"}}); err != nil {
 			return err
 		}
-		if err := m.refuseTables(ctx, e["ENGINE"]); err != nil {
+		if err := m.refuseTables(ctx, e["ENGINE"], w); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// refuseTables refuses the first table of an engine.
-func (m *mariadb) refuseTables(ctx context.Context, engine string) error {
+// refuseTables refuses tables of an engine, and names the first.
+func (m *mariadb) refuseTables(ctx context.Context, engine string, w server.Wanted) error {
+	const name = "CONVERT(CONVERT(%s USING filename) USING binary)"
 	tables, err := server.Rows(ctx, m.s.DB, fmt.Sprintf(
-		"SELECT TABLE_SCHEMA d, TABLE_NAME t FROM information_schema.TABLES WHERE ENGINE='%s' LIMIT 1", engine))
+		"SELECT TABLE_SCHEMA d, TABLE_NAME t, "+name+" fd, "+name+" ft FROM information_schema.TABLES WHERE ENGINE='%s' ORDER BY 1, 2",
+		"TABLE_SCHEMA", "TABLE_NAME", engine))
 	if err != nil {
 		return m.s.Fail("check storage engines", err)
+	}
+	if w.Table != nil {
+		tables = slices.DeleteFunc(tables, func(row map[string]string) bool {
+			return !w.Table(server.TableName{Database: row["d"], Table: row["t"], FileDatabase: row["fd"], FileTable: row["ft"]})
+		})
 	}
 	if len(tables) == 0 {
 		return nil
 	}
-	return server.Unsupported("engine %s is not supported, table %s.%s uses it",
-		engine, quote(tables[0]["d"]), quote(tables[0]["t"]))
+	others := ""
+	if n := len(tables) - 1; n > 0 {
+		others = fmt.Sprintf(" and %d more", n)
+	}
+	return server.Unsupported("engine %s is not supported, table %s.%s%s uses it: leave such tables out with --tables-exclude or --databases-exclude",
+		engine, quote(tables[0]["d"]), quote(tables[0]["t"]), others)
 }
