@@ -311,7 +311,7 @@ func (s *space) grain() int {
 	return s.pages.Physical
 }
 
-const punchSize = 4096
+const punchSize = innodb.PunchSize
 
 // checkPages checks the pages of p, which starts at off, reads torn ones again
 // and clears what is no content.

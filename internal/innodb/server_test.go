@@ -78,6 +78,7 @@ func checkServer(t *testing.T, s *servertest.Server, pageSize int) {
 		checkFile(t, path, tally)
 	}
 	t.Logf("pages: %v", tally)
+	checkBlocks(t, pageSize, tally)
 	for _, kind := range wantKinds(pageSize) {
 		if tally[kind] == 0 {
 			t.Errorf("no page of kind %q was seen", kind)
@@ -197,6 +198,7 @@ func checkFile(t *testing.T, path string, tally map[string]int) {
 		}
 		kind := pageKind(t, f, page)
 		tally[kind]++
+		checkCompress(t, path, f, page, tally)
 		clear(page[f.Used(page):]) // padding
 		if err := f.Verify(page, format.PageNo(no)); err != nil {
 			t.Fatalf("%s without padding: %v", path, err)
