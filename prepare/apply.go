@@ -102,6 +102,9 @@ type worker struct {
 	buf, plain []byte
 	file       *os.File
 	path       string
+	// algorithm is the one that the page in hand was compressed with when it
+	// was copied.
+	algorithm byte
 }
 
 func (w *worker) close() error {
@@ -217,7 +220,7 @@ func (w *worker) applyRun(t *tablespace, pages []pageChain) error {
 			to = at
 		}
 		if !changed || to == len(pages) {
-			if err := w.writePages(buf[from*size:to*size], off+int64(from*size), to-from); err != nil {
+			if err := w.writePages(t, buf[from*size:to*size], off+int64(from*size), to-from); err != nil {
 				return err
 			}
 			from = at + 1
@@ -253,11 +256,14 @@ func (w *worker) needed(t *tablespace, pages []pageChain) (n int) {
 	return n
 }
 
-func (w *worker) writePages(buf []byte, off int64, n int) error {
+func (w *worker) writePages(t *tablespace, buf []byte, off int64, n int) error {
 	if n == 0 {
 		return nil
 	}
 	w.written.Add(int64(n))
+	if t.pages.PageCompressed {
+		return w.writeCompressed(buf, off)
+	}
 	if err := w.slot.keep(w.path, off, buf); err != nil {
 		return err
 	}
@@ -294,6 +300,7 @@ func (w *worker) applyPage(t *tablespace, p pageChain, page []byte) (changed boo
 		return &PageError{Path: w.path, Space: t.id, Page: p.key.page(), LSN: lsn, Cause: err}
 	}
 	have := format.LSN(0)
+	w.algorithm = innodb.AlgorithmNone
 	if !makesPage(r) {
 		if err := w.admit(t, p.key.page(), page); err != nil {
 			return false, fail(0, err)
@@ -324,6 +331,9 @@ func (w *worker) applyPage(t *tablespace, p pageChain, page []byte) (changed boo
 	if err := t.pages.Verify(page, p.key.page()); err != nil {
 		return false, fail(0, fmt.Errorf("after recovery: %w: %w", err, ErrDamaged))
 	}
+	if t.pages.PageCompressed {
+		w.compress(t, page)
+	}
 	return true, nil
 }
 
@@ -345,6 +355,7 @@ func (w *worker) admit(t *tablespace, no format.PageNo, page []byte) error {
 	if err := t.pages.Decompress(plain, page); err != nil {
 		return err
 	}
+	w.algorithm = t.pages.PageAlgorithm(page)
 	copy(page, plain)
 	return nil
 }

@@ -30,11 +30,13 @@ type journal struct{ f *os.File }
 //	0 u32 crc32c of the rest of the header and the pages
 //	4 u32 length of the pages
 //	8 u64 their offset in the file
-//	16 u16 length of the path, then the path
+//	16 u16 length of the path, with slotSparse when zeros are holes in the
+//	   file; then the path
 const (
 	slotHeader    = 4096
 	slotLength    = slotHeader + window
 	slotPathStart = 18
+	slotSparse    = 1 << 15
 )
 
 // startJournal makes an empty journal; what an earlier one holds must have been
@@ -73,6 +75,15 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // keep notes that pages are about to be written at off in the file.
 func (s *slot) keep(rel string, off int64, pages []byte) error {
+	return s.note(rel, off, pages, 0)
+}
+
+// keepSparse notes that they are about to be written with holes for zeros.
+func (s *slot) keepSparse(rel string, off int64, pages []byte) error {
+	return s.note(rel, off, pages, slotSparse)
+}
+
+func (s *slot) note(rel string, off int64, pages []byte, how uint16) error {
 	if s == nil {
 		return nil
 	}
@@ -83,7 +94,7 @@ func (s *slot) keep(rel string, off int64, pages []byte) error {
 	h := s.header[:n]
 	binary.BigEndian.PutUint32(h[4:], uint32(len(pages)))
 	binary.BigEndian.PutUint64(h[8:], uint64(off))
-	binary.BigEndian.PutUint16(h[16:], uint16(len(rel)))
+	binary.BigEndian.PutUint16(h[16:], uint16(len(rel))|how)
 	copy(h[slotPathStart:], rel)
 	binary.BigEndian.PutUint32(h, slotSum(h, pages))
 	if _, err := s.f.WriteAt(pages, s.at+slotHeader); err != nil {
@@ -128,7 +139,8 @@ func replayJournal(tr *tree) error {
 
 func replaySlot(tr *tree, b []byte) error {
 	pages, n := b[slotHeader:], int(binary.BigEndian.Uint32(b[4:]))
-	end := slotPathStart + int(binary.BigEndian.Uint16(b[16:]))
+	length := binary.BigEndian.Uint16(b[16:])
+	end := slotPathStart + int(length&^slotSparse)
 	if n == 0 || n > len(pages) || end > slotHeader || slotSum(b[:end], pages[:n]) != binary.BigEndian.Uint32(b) {
 		return nil
 	}
@@ -143,6 +155,11 @@ func replaySlot(tr *tree, b []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteAt(pages[:n], int64(binary.BigEndian.Uint64(b[8:])))
+	off := int64(binary.BigEndian.Uint64(b[8:]))
+	if length&slotSparse != 0 {
+		err = writeSparse(f, pages[:n], off)
+	} else {
+		_, err = f.WriteAt(pages[:n], off)
+	}
 	return errors.Join(err, f.Close())
 }

@@ -63,3 +63,35 @@ func flip(t *testing.T, path string, at int64) {
 		t.Fatal(err)
 	}
 }
+
+// G6: the pages of a page_compressed tablespace come back with their holes.
+func TestJournalOfHoles(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "t.ibd")
+	old, fresh := bytes.Repeat([]byte("old "), 16<<10), make([]byte, 48<<10)
+	for _, at := range []int{0, 16 << 10, 20 << 10} { // a page of one block, one of two, one of none
+		copy(fresh[at:], "new page")
+	}
+	if err := os.WriteFile(file, old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	j, err := startJournal(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.slot(0).keepSparse("t.ibd", 8<<10, fresh); err != nil {
+		t.Fatal(err)
+	}
+	j.f.Close()
+	if err := replayJournal(newTree(dir, 16384)); err != nil {
+		t.Fatal(err)
+	}
+	want := bytes.Clone(old)
+	copy(want[8<<10:], fresh)
+	if got, err := os.ReadFile(file); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("file is not what it should be after the replay (%v), first difference at %d", err, firstDifference(got, want))
+	}
+	if got, want := allocated(t, file), int64(16<<10+12<<10); got > want {
+		t.Errorf("the file takes %d bytes of the disk, its data %d", got, want)
+	}
+}

@@ -238,6 +238,9 @@ func (p *preparation) applyBatch(ctx context.Context) error {
 	if err := a.apply(ctx, p.opt.Parallel, tasks); err != nil {
 		return err
 	}
+	if err := p.punchFreed(); err != nil {
+		return err
+	}
 	p.rep.Batches++
 	p.rep.PagesTouched += int64(total)
 	p.rep.Applied += a.applied.Load()
