@@ -42,8 +42,3 @@ func reserve(f *os.File, off, n int64) bool {
 	}
 	return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, off, n) == nil
 }
-
-// punch makes a hole of n bytes in a file.
-func punch(f *os.File, off, n int64) error {
-	return os.NewSyscallError("fallocate", unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n))
-}

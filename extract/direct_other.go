@@ -7,5 +7,3 @@ import "os"
 func setDirect(*os.File, bool) bool { return false }
 
 func reserve(*os.File, int64, int64) bool { return false }
-
-func punch(*os.File, int64, int64) error { return nil }

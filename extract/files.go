@@ -12,6 +12,7 @@ import (
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb/mariadb"
+	"github.com/xbstream/xbstream/internal/innodb/sparse"
 )
 
 // maxOpen bounds the descriptors of all writing workers together, P9, and so
@@ -137,6 +138,10 @@ type openFile struct {
 	buffered bool  // and none may
 	reserved int64 // end of the space that was reserved for them; 0 if none was
 	loose    bool  // and no more is to be
+
+	// shortest is the length from which zeros in data become holes, 0 if they
+	// stay as they are.
+	shortest int
 }
 
 // directMin is the size from which a write goes past the page cache. What is
@@ -160,6 +165,7 @@ func (o *openFile) writeAt(p []byte, off int64) error {
 		o.direct, o.buffered = setDirect(o.f, false), true
 		_, err = o.f.WriteAt(p, off)
 	}
+	o.end = max(o.end, off+int64(len(p)))
 	return err
 }
 
@@ -220,7 +226,7 @@ func (w *fileWriter) create(f *format.Frame) error {
 	if err != nil {
 		return at.within(err)
 	}
-	w.open[f.File] = &openFile{path: f.Path, at: at}
+	w.open[f.File] = &openFile{path: f.Path, at: at, shortest: shortestHole(f.Kind)}
 	return w.admit(f.File, h)
 }
 
@@ -268,10 +274,9 @@ func (w *fileWriter) data(f *format.Frame) error {
 	if err != nil {
 		return err
 	}
-	if err := o.writeAt(f.Bytes(), int64(f.Pos)); err != nil {
+	if err := o.writeData(f.Bytes(), int64(f.Pos)); err != nil {
 		return o.failed(err)
 	}
-	o.end = max(o.end, int64(f.Pos)+f.Len)
 	w.opt.Progress(f.Len)
 	return nil
 }
@@ -289,16 +294,19 @@ func (w *fileWriter) hole(f *format.Frame) error {
 	if err != nil {
 		return err
 	}
-	if int64(f.Pos) < o.end {
-		err = punch(o.f, int64(f.Pos), f.Len)
-	} else {
-		err = o.f.Truncate(o.end)
-		o.reserved = 0
-	}
-	if err != nil {
+	if err := o.free(int64(f.Pos), f.Len); err != nil {
 		return o.failed(err)
 	}
 	return nil
+}
+
+// free makes a hole of what was written or reserved.
+func (o *openFile) free(off, n int64) error {
+	if off < o.end {
+		return sparse.Punch(o.f, off, n)
+	}
+	o.reserved = 0
+	return o.f.Truncate(o.end)
 }
 
 // finish gives the file its size, which a hole at its end may not have done yet,

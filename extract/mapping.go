@@ -13,6 +13,7 @@ import (
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
+	"github.com/xbstream/xbstream/internal/innodb/sparse"
 )
 
 // Mapping says where tables go that the source kept outside of its data
@@ -235,10 +236,18 @@ func (b *target) fetch(stage *os.Root, from, to string) error {
 func copySparse(out io.WriterAt, in io.Reader) (size int64, err error) {
 	b := format.GetBuffer()
 	defer b.Release()
+	shortest := smallestHole
 	for {
 		n, err := io.ReadFull(in, b.Space())
-		if p := b.Space()[:n]; !innodb.IsZero(p) {
-			if _, err := out.WriteAt(p, size); err != nil {
+		p := b.Space()[:n]
+		if size == 0 && startsPageCompressed(p) {
+			shortest = sparse.Block
+		}
+		for r := (sparse.Run{}); r.Off+r.Len < n; {
+			if r = sparse.Next(p, r.Off+r.Len, shortest); r.Zero {
+				continue
+			}
+			if _, err := out.WriteAt(p[r.Off:r.Off+r.Len], size+int64(r.Off)); err != nil {
 				return size, err
 			}
 		}
