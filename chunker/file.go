@@ -80,9 +80,10 @@ type File struct {
 	System *System
 	// LeftOut says that Layout.Filter does not want it.
 	LeftOut bool
-	// SpaceID and Unwritten are set by ReadSpaces: the id that page 0 has,
-	// or that page 0 was not written yet.
+	// SpaceID, HeadLSN and Unwritten are set by ReadSpaces: the id and the LSN
+	// that page 0 has, or that page 0 was not written yet.
 	SpaceID   format.SpaceID
+	HeadLSN   format.LSN
 	Unwritten bool
 	// Signature is set by ReadSpaces and ReadSignatures.
 	Signature Signature

@@ -142,6 +142,7 @@ func (r *run) open(ctx context.Context, file File) (*space, error) {
 }
 
 func (r *run) announce(ctx context.Context, file File, src source) (*space, error) {
+	began := time.Now() // before the file's times are read: see Result.Unchanged
 	st, err := src.Stat()
 	if err != nil {
 		return nil, err
@@ -149,7 +150,7 @@ func (r *run) announce(ctx context.Context, file File, src source) (*space, erro
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, fmt.Errorf("tablespace %s is not a regular file", file.Abs)
 	}
-	s := &space{file: file, src: src, began: time.Now(), sig: signature(&st), entry: entry(file, &st), size: st.Size}
+	s := &space{file: file, src: src, began: began, sig: signature(&st), entry: entry(file, &st), size: st.Size}
 	s.entry.Space = &format.Space{FirstPage: file.firstPage()}
 	if err := r.identify(ctx, s); err != nil {
 		return nil, err

@@ -31,19 +31,22 @@ type spaceFile struct {
 }
 
 // Reconcile settles by space id, never by name, what of copied stands for the
-// files that exist now, while DDL is blocked. now is from ReadSpaces. deleted
-// holds the space ids for which the redo log of the copy has a FILE_DELETE, and
-// those of tables that were without tablespace when the copy began: these the
-// server's dictionary knows, the log does not.
+// files that exist now, while DDL is blocked. now is from ReadSpaces. away holds
+// the space ids of tables that may have been without tablespace at some time
+// since the redo log of the copy began.
 //
 // A file is copied again
 //   - that was not copied, or not yet written when it was;
 //   - that is another file than the one copied under its id;
-//   - whose id was deleted: ALTER TABLE … IMPORT TABLESPACE keeps the id that
-//     DISCARD deleted and leaves nothing in the redo log;
-//   - that was seen half way through such an import, by pages with other ids,
-//     unless it has not been written since.
-func Reconcile(copied []Result, now []File, deleted map[format.SpaceID]bool) Plan {
+//   - that may have been imported since it was copied: its id is in away, and it
+//     was written since;
+//   - whose copy has pages with other ids, because it was made during an import,
+//     if the file was written since.
+//
+// Other changes to a file do not count: the redo log has them. It has nothing of
+// ALTER TABLE … IMPORT TABLESPACE, which rewrites the pages of a file in place
+// and keeps the space id that the table had before.
+func Reconcile(copied []Result, now []File, away map[format.SpaceID]bool) Plan {
 	var p Plan
 	candidates := make(map[spaceFile][]Result)
 	for _, r := range copied {
@@ -59,8 +62,8 @@ func Reconcile(copied []Result, now []File, deleted map[format.SpaceID]bool) Pla
 	for _, f := range now {
 		k := spaceFile{f.SpaceID, f.firstPage()}
 		i := -1
-		if !f.Unwritten && !deleted[f.SpaceID] {
-			i = goodCopy(candidates[k], f)
+		if !f.Unwritten {
+			i = goodCopy(candidates[k], f, away[f.SpaceID])
 		}
 		if i < 0 {
 			p.Copy = append(p.Copy, f)
@@ -77,11 +80,18 @@ func Reconcile(copied []Result, now []File, deleted map[format.SpaceID]bool) Pla
 	return p
 }
 
-// goodCopy returns the index of the latest copy that stands for f, or -1.
-func goodCopy(copies []Result, f File) int {
+// NotImportedSince reports whether page 0 proves that no import has written the
+// file since the server was at LSN start. IMPORT TABLESPACE writes all pages with
+// LSN 0 (seen on 10.11.19 and 11.8.9), and whatever changes page 0 afterwards gives
+// it an LSN that is newer than start.
+func (f File) NotImportedSince(start format.LSN) bool { return f.HeadLSN != 0 && f.HeadLSN < start }
+
+// goodCopy returns the index of the latest copy that stands for f, or -1. A
+// doubtful file may have been written without redo since it was copied.
+func goodCopy(copies []Result, f File, doubtful bool) int {
 	best := -1
 	for i, r := range copies {
-		if !r.Signature.SameFile(f.Signature) || r.Foreign && !r.Unchanged(f.Signature) {
+		if !r.Signature.SameFile(f.Signature) || (doubtful || r.Foreign) && !r.Unchanged(f.Signature) {
 			continue
 		}
 		if best < 0 || r.Entry.No > copies[best].Entry.No {
@@ -190,7 +200,7 @@ func (f *File) setSpace(head []byte) error {
 		f.Unwritten = true
 		return nil
 	}
-	f.SpaceID = innodb.FSPSpaceID(head)
+	f.SpaceID, f.HeadLSN = innodb.FSPSpaceID(head), innodb.LSN(head)
 	if id := innodb.SpaceID(head); id != f.SpaceID && !f.LeftOut {
 		return &PageError{
 			Table: f.Table, Path: f.Abs, SpaceID: id, LSN: innodb.LSN(head), Tries: 1,

@@ -30,6 +30,7 @@ func TestReconcile(t *testing.T) {
 		return r
 	}
 	foreign := func(r Result) Result { r.Foreign = true; return r }
+	fresh := func(f File) File { f.Signature.Mtime = began.UnixNano(); return f }
 	written := func(f File) File { f.Signature.Mtime++; return f }
 	unwritten := func(f File) File { f.SpaceID, f.Unwritten = 0, true; return f }
 	system := func(name string, first format.PageNo, inode uint64) File {
@@ -40,11 +41,11 @@ func TestReconcile(t *testing.T) {
 	a, b := found("d/a.ibd", 7, 100), found("d/b.ibd", 8, 101)
 
 	for _, c := range []struct {
-		name    string
-		copied  []Result
-		now     []File
-		deleted map[format.SpaceID]bool
-		want    string
+		name   string
+		copied []Result
+		now    []File
+		away   map[format.SpaceID]bool
+		want   string
 	}{
 		{"nothing happened", []Result{copied(1, a), copied(2, b)}, []File{a, b}, nil, "keep 1=d/a.ibd 2=d/b.ibd"},
 		{"written meanwhile", []Result{copied(1, a)}, []File{written(a)}, nil, "keep 1=d/a.ibd"},
@@ -58,7 +59,11 @@ func TestReconcile(t *testing.T) {
 		{"dropped and created", []Result{copied(1, a)}, []File{found("d/a.ibd", 9, 100)}, nil, "copy d/a.ibd discard 1"},
 		{"copied under both names", []Result{copied(1, a), copied(2, found("d/c.ibd", 7, 100))}, []File{found("d/c.ibd", 7, 100)}, nil, "keep 2=d/c.ibd discard 1"},
 		{"another file with the id", []Result{copied(1, a)}, []File{found("d/a.ibd", 7, 555)}, nil, "copy d/a.ibd discard 1"},
-		{"imported", []Result{copied(1, a), copied(2, b)}, []File{a, b}, map[format.SpaceID]bool{7: true}, "keep 2=d/b.ibd copy d/a.ibd discard 1"},
+		{"imported", []Result{copied(1, a), copied(2, b)}, []File{written(a), b}, map[format.SpaceID]bool{7: true}, "keep 2=d/b.ibd copy d/a.ibd discard 1"},
+		{"imported before it was copied", []Result{copied(1, a), copied(2, b)}, []File{a, written(b)}, map[format.SpaceID]bool{7: true}, "keep 1=d/a.ibd 2=d/b.ibd"},
+		{"imported just before it was copied", []Result{copied(1, fresh(a))}, []File{fresh(a)}, map[format.SpaceID]bool{7: true}, "copy d/a.ibd discard 1"},
+		{"imported between two copies", []Result{copied(1, a), copied(2, written(a))}, []File{written(a)}, map[format.SpaceID]bool{7: true}, "keep 2=d/a.ibd discard 1"},
+		{"not used since the server started (A1)", []Result{copied(1, a), copied(2, b)}, []File{a, b}, map[format.SpaceID]bool{7: true, 8: true}, "keep 1=d/a.ibd 2=d/b.ibd"},
 		{"deleted for good", []Result{copied(1, a)}, nil, map[format.SpaceID]bool{7: true}, "discard 1"},
 		{"seen during an import", []Result{foreign(copied(1, a))}, []File{written(a)}, nil, "copy d/a.ibd discard 1"},
 		{"imported long ago", []Result{foreign(copied(1, a))}, []File{a}, nil, "keep 1=d/a.ibd"},
@@ -70,7 +75,7 @@ func TestReconcile(t *testing.T) {
 			[]File{system("ibdata1", 0, 1), unwritten(a)}, nil, "keep 2=ibdata1 copy d/a.ibd discard 1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := describe(Reconcile(c.copied, c.now, c.deleted)); got != c.want {
+			if got := describe(Reconcile(c.copied, c.now, c.away)); got != c.want {
 				t.Errorf("%s\nwant %s", got, c.want)
 			}
 		})

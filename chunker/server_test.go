@@ -328,7 +328,25 @@ func TestImportOfADiscardedTableIsCopiedAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	lsn, err := s.String(t.Context(), "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'Innodb_lsn_current'")
+	if err != nil {
+		t.Fatal(err)
+	}
+	start, err := strconv.ParseUint(lsn, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ruledOut := func(when string, want bool) {
+		t.Helper()
+		for _, f := range spaces(t, s) {
+			if f.Rel == "d/t.ibd" && f.NotImportedSince(format.LSN(start)) != want {
+				t.Errorf("%s: page 0 has LSN %v, the server was at %v: an import is ruled out: %v", when, f.HeadLSN, start, !want)
+			}
+		}
+	}
+	ruledOut("before the import", true)
 	mustExec(t, s, "ALTER TABLE d.t IMPORT TABLESPACE")
+	ruledOut("after the import", false)
 	now := spaces(t, s)
 	if p := chunker.Reconcile(copied, now, nil); len(p.Copy) != 0 {
 		t.Errorf("the files alone tell the import: %v; the query is not needed", p.Copy)

@@ -47,13 +47,14 @@ type Server interface {
 	// they have no temporary table open, which no backup could hold. resume
 	// starts those again that were stopped; it is nil if none was.
 	PauseReplication(ctx context.Context, limit time.Duration) (resume func(context.Context) error, err error)
-	// Discarded returns the space ids of tables that have no tablespace now.
-	// An import gives such a table its tablespace back under the same id, and
-	// neither the redo log nor anything else tells that it happened.
+	// Discarded returns the space ids of all tables that have no tablespace
+	// now. An import gives such a table its tablespace back under the same id,
+	// and the redo log has nothing of it. Tables that the server has not used
+	// since it started may be in the answer too.
 	Discarded(ctx context.Context) (map[format.SpaceID]bool, error)
 	// SpaceFile returns the path of the file the server uses for a tablespace,
 	// as the server has it: absolute, or relative to the data directory. It
-	// is empty for one that the server does not have open.
+	// is empty for one that the server does not know.
 	SpaceFile(ctx context.Context, id format.SpaceID) (string, error)
 	// TableNames returns the names that InnoDB has for tables with these ids,
 	// as db/table in the letters of file names, without those that are gone.

@@ -20,8 +20,8 @@ type phases struct {
 	*backup
 	locks server.Backup // of this attempt
 
-	// discarded are the tablespaces that were away when the copy began: an
-	// import brings one back without any trace.
+	// discarded are the tablespaces that may have been away when the copy
+	// began: an import brings one back, and the redo has nothing of it.
 	discarded map[format.SpaceID]bool
 
 	spaces []chunker.Result          // copies of tablespace files, good and bad
@@ -49,7 +49,6 @@ type phases struct {
 func (p *phases) run(ctx context.Context) (*format.Manifest, error) {
 	for _, step := range []func(context.Context) error{
 		p.event("stage-start"),
-		p.listDiscarded,
 		p.copySpaces,
 		p.copyEarly,
 		p.pauseReplication,
@@ -78,8 +77,10 @@ func (p *phases) event(name string) func(context.Context) error {
 	return func(ctx context.Context) error { return p.hook.run(ctx, name, "") }
 }
 
-// listDiscarded asks once, in the first attempt: what goes away later is in the
-// redo.
+// listDiscarded asks once, before the first attempt: what goes away later is in
+// the redo. BACKUP STAGE START waits for an import that is running. So it is asked
+// before that: an import that begins after the answer is of a table in it, and one
+// that began earlier has ended when the first file is read.
 func (p *phases) listDiscarded(ctx context.Context) (err error) {
 	if p.discarded == nil {
 		p.discarded, err = p.server.Discarded(ctx)
@@ -128,13 +129,45 @@ func (p *phases) spacesToCopy(ctx context.Context) ([]chunker.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.plan = chunker.Reconcile(p.spaces, now, p.deleted())
+	away := p.away()
+	p.plan = chunker.Reconcile(p.spaces, now, away)
+	if trusted, err := p.trustOpen(ctx, away); err != nil || !trusted {
+		return p.plan.Copy, err
+	}
+	p.plan = chunker.Reconcile(p.spaces, now, away)
 	return p.plan.Copy, nil
 }
 
-// deleted are the space ids that may have come back by an import: they were
+// trustOpen removes tablespaces from away that the plan would copy again only
+// because the server has written to them since it opened them: after a start of
+// the server, every table that comes into use. It reports whether there were any.
+// A file that the server does not have open may have been written by somebody
+// else, of whose writes the redo has nothing.
+func (p *phases) trustOpen(ctx context.Context, away map[format.SpaceID]bool) (trusted bool, err error) {
+	if len(p.spaces) == 0 {
+		return false, nil // nothing was copied yet
+	}
+	var open map[string]bool
+	for _, f := range p.plan.Copy {
+		if !away[f.SpaceID] || !f.NotImportedSince(p.redo.Start().CheckpointLSN) {
+			continue
+		}
+		if open == nil { // asked only if need be: DDL may be blocked now
+			if open, err = p.server.OpenFiles(ctx); err != nil {
+				return false, err
+			}
+		}
+		if open[f.Rel] || open[f.Source] {
+			delete(away, f.SpaceID)
+			trusted = true
+		}
+	}
+	return trusted, nil
+}
+
+// away are the space ids that may have come back by an import: they may have been
 // away at the start, or the redo so far says that they were deleted.
-func (p *phases) deleted() map[format.SpaceID]bool {
+func (p *phases) away() map[format.SpaceID]bool {
 	ids := maps.Clone(p.discarded)
 	for _, c := range p.tail.Files() {
 		// "modified" is only kept after "deleted": the file is back.

@@ -41,7 +41,10 @@ func (b *backup) copyAll(ctx context.Context) (*format.Manifest, error) {
 func (p *phases) attempt(ctx context.Context) (*format.Manifest, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var err error
+	err := p.listDiscarded(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if p.locks, err = p.server.Begin(ctx); err != nil {
 		return nil, err
 	}

@@ -68,9 +68,10 @@ type mariadb struct{ s *server.Session }
 // Close closes the connections.
 func (m *mariadb) Close() error { return m.s.DB.Close() }
 
-// discardedQuery finds tables that InnoDB's dictionary knows and whose
-// tablespace it has not opened: discarded, or missing. One that is merely not
-// opened yet may be among them; that costs a second copy and nothing else.
+// discardedQuery finds tables that InnoDB's dictionary knows and whose tablespace
+// is not open. A tablespace is opened when its table is first used, so after a
+// start of the server these are nearly all tables; those that are discarded or
+// missing cannot be told from them.
 const discardedQuery = `SELECT SPACE FROM information_schema.INNODB_SYS_TABLES WHERE SPACE <> 0
 	AND SPACE NOT IN (SELECT SPACE FROM information_schema.INNODB_SYS_TABLESPACES)`
 
@@ -91,16 +92,22 @@ func (m *mariadb) Discarded(ctx context.Context) (map[format.SpaceID]bool, error
 	return ids, nil
 }
 
-// SpaceFile asks for what InnoDB has open; it needs PROCESS.
+// SpaceFile asks InnoDB for the file that it has open, and where it has none, for
+// the name of the table, whose file is called after it; it needs PROCESS.
 func (m *mariadb) SpaceFile(ctx context.Context, id format.SpaceID) (string, error) {
-	rows, err := server.Rows(ctx, m.s.DB, "SELECT FILENAME FROM information_schema.INNODB_SYS_TABLESPACES WHERE SPACE = "+id.String())
-	if err != nil {
-		return "", m.s.Fail("ask for the file of a tablespace", err)
+	for _, query := range []string{
+		"SELECT FILENAME FROM information_schema.INNODB_SYS_TABLESPACES WHERE SPACE = ",
+		"SELECT CONCAT(NAME, '.ibd') FILENAME FROM information_schema.INNODB_SYS_TABLES WHERE SPACE = ",
+	} {
+		rows, err := server.Rows(ctx, m.s.DB, query+id.String())
+		if err != nil {
+			return "", m.s.Fail("ask for the file of a tablespace", err)
+		}
+		if len(rows) == 1 {
+			return rows[0]["FILENAME"], nil
+		}
 	}
-	if len(rows) != 1 {
-		return "", nil
-	}
-	return rows[0]["FILENAME"], nil
+	return "", nil
 }
 
 // TableNames reads InnoDB's dictionary; it needs PROCESS.
