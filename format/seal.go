@@ -22,6 +22,11 @@ const (
 	Best    Level = "best"
 )
 
+// Plain is the level of --compress without a value. Against Default, Fast was
+// measured to take half the time and to be 5 to 8 % larger on text; on hexadecimal
+// keys Default was slower and larger.
+const Plain = Fast
+
 // ParseLevel reads the name of a level.
 func ParseLevel(s string) (Level, error) {
 	switch l := Level(s); l {

@@ -49,8 +49,8 @@ func (c *command) create(ctx context.Context, args []string) error {
 	f := pflag.NewFlagSet("create", pflag.ContinueOnError)
 	f.StringVarP(&n.dir, "directory", "C", ".", "`DIR` that the paths are relative to")
 	f.IntVarP(&n.parallel, "parallel", "j", 0, "`N` workers (default: cores)")
-	f.StringVar(&n.compress, "compress", "", "compress with zstd: `LEVEL` fast, default, better or best")
-	f.Lookup("compress").NoOptDefVal = string(format.Default)
+	f.StringVar(&n.compress, "compress", "", "compress with zstd: `LEVEL` fast if not given, default, better, best")
+	f.Lookup("compress").NoOptDefVal = string(format.Plain)
 	f.StringArrayVarP(&n.keys, "recipient", "r", nil, "encrypt to this age or ssh public `KEY`; repeatable")
 	f.StringArrayVarP(&n.keyFiles, "recipients-file", "R", nil, "encrypt to the keys in `FILE`; repeatable")
 	if err := c.parse(f, createHelp, args); err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -66,6 +67,28 @@ func TestCreatedArchivesRestore(t *testing.T) {
 		if used := st.Sys().(*syscall.Stat_t).Blocks * 512; used > 3<<20 {
 			t.Errorf("%q: a file of 5 MiB with a hole of 3 takes %d bytes", args, used)
 		}
+	}
+}
+
+// A2: plain --compress means fast.
+func TestPlainCompressIsFast(t *testing.T) {
+	dir := t.TempDir()
+	var text strings.Builder
+	for i := range 100_000 {
+		fmt.Fprintf(&text, "%d green bottles hanging on wall %x\n", i%977, i*i)
+	}
+	check(t, os.WriteFile(filepath.Join(dir, "text"), []byte(text.String()), 0o600))
+	size := map[string]int{}
+	for _, flag := range []string{"--compress", "--compress=fast", "--compress=default"} {
+		code, archive, log := xbstream(t, strings.NewReader(""), "create", "-C", dir, flag, "text")
+		if code != cli.ExitDone {
+			t.Fatalf("%s: exit code %d\n%s", flag, code, log)
+		}
+		size[flag] = len(archive)
+	}
+	// The manifest has the time, with more or fewer digits.
+	if plain, fast, other := size["--compress"], size["--compress=fast"], size["--compress=default"]; max(plain-fast, fast-plain) > 100 || max(plain-other, other-plain) < 1000 {
+		t.Errorf("bytes: %v", size)
 	}
 }
 
