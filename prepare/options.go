@@ -89,6 +89,11 @@ type Report struct {
 	PagesTouched, PagesRead, PagesWritten int64
 	// PagesVerified counts the pages read by Options.Verify.
 	PagesVerified int64
+	// PreparedRolledBack counts the transactions that the source had prepared
+	// by itself, not for XA PREPARE, and not committed when the backup ended,
+	// as a parallel replica has them. Run leaves it to the server to roll them
+	// back when it starts, as it does with all others that are open.
+	PreparedRolledBack int
 	// Batches is how often the redo had to be cut to fit Options.Memory.
 	Batches int
 	// Rebuilt lists tablespaces that came from redo alone; Deleted those

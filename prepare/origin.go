@@ -24,6 +24,21 @@ const (
 // checkpointsNames are the names mariabackup gives its state file, by release.
 var checkpointsNames = []string{"xtrabackup_checkpoints", "mariadb_backup_checkpoints"}
 
+// keyPreparedRolledBack is the line of the state file, after mariabackup's own,
+// with the number of transactions that the source had prepared itself and that
+// preparing had rolled back. It is there if there were any.
+const keyPreparedRolledBack = "prepared_rolled_back"
+
+// PreparedRolledBack returns what Report.PreparedRolledBack was when dir was
+// prepared; 0 if it was not.
+func PreparedRolledBack(dir string) (int, error) {
+	var o origin
+	if err := o.readState(dir); err != nil {
+		return 0, err
+	}
+	return o.rolledBack, nil
+}
+
 // typePrepared is the backup_type of a directory that needs no recovery.
 const typePrepared = "log-applied"
 
@@ -39,6 +54,9 @@ type origin struct {
 	server format.Server
 	// manifest is nil in a directory that mariabackup wrote.
 	manifest *format.Manifest
+	// rolledBack is Report.PreparedRolledBack, kept in the state file for who
+	// asks later.
+	rolledBack int
 }
 
 // setting is one "key = value" line.
@@ -84,8 +102,22 @@ func (o *origin) readState(dir string) error {
 		if err != nil {
 			return err
 		}
-		o.checkpoints, o.state = name, s
-		return nil
+		o.checkpoints = name
+		return o.useState(s)
+	}
+	return nil
+}
+
+// useState takes the lines of a state file; the one that is ours apart.
+func (o *origin) useState(lines []setting) (err error) {
+	for _, s := range lines {
+		if s.key != keyPreparedRolledBack {
+			o.state = append(o.state, s)
+			continue
+		}
+		if o.rolledBack, err = strconv.Atoi(s.value); err != nil || o.rolledBack < 0 {
+			return fmt.Errorf("%s: %s: %q is not a number of transactions", o.checkpoints, s.key, s.value)
+		}
 	}
 	return nil
 }
@@ -166,21 +198,42 @@ func readSettings(path string) ([]setting, error) {
 
 // markPrepared rewrites the state file to say that recovery is done.
 func (o *origin) markPrepared(dir string) error {
-	var b strings.Builder
 	seen := false
-	for _, s := range o.state {
-		if s.key == "backup_type" {
-			s.value, seen = typePrepared, true
+	for i := range o.state {
+		if o.state[i].key == "backup_type" {
+			o.state[i].value, seen = typePrepared, true
 		}
-		fmt.Fprintf(&b, "%s = %s\n", s.key, s.value)
 	}
 	if !seen {
-		head := fmt.Sprintf("backup_type = %s\n", typePrepared)
+		head := []setting{{"backup_type", typePrepared}}
 		if len(o.state) == 0 && o.manifest != nil {
 			r := o.manifest.Backup.Redo
-			head += fmt.Sprintf("from_lsn = 0\nto_lsn = %d\nlast_lsn = %d\n", r.LastCheckpointLSN, r.EndLSN)
+			head = append(head, setting{"from_lsn", "0"}, setting{"to_lsn", r.LastCheckpointLSN.String()}, setting{"last_lsn", r.EndLSN.String()})
 		}
-		return replaceFile(filepath.Join(dir, o.checkpoints), []byte(head+b.String()))
+		o.state = append(head, o.state...)
+	}
+	return o.writeState(dir)
+}
+
+// noteRolledBack keeps a number of transactions that are about to be rolled back,
+// without saying that recovery is done. An earlier attempt may have got part of
+// the way and left fewer.
+func (o *origin) noteRolledBack(dir string, transactions int) error {
+	o.rolledBack = max(o.rolledBack, transactions)
+	if len(o.state) == 0 {
+		return nil // markPrepared will write it, with what else a state file needs
+	}
+	return o.writeState(dir)
+}
+
+func (o *origin) writeState(dir string) error {
+	var b strings.Builder
+	for _, s := range o.state {
+		fmt.Fprintf(&b, "%s = %s\n", s.key, s.value)
+	}
+	if o.rolledBack > 0 {
+		// Behind mariabackup's lines, which it reads in their order.
+		fmt.Fprintf(&b, "%s = %d\n", keyPreparedRolledBack, o.rolledBack)
 	}
 	return replaceFile(filepath.Join(dir, o.checkpoints), []byte(b.String()))
 }

@@ -44,7 +44,7 @@ func Run(ctx context.Context, dir string, opt Options) (Report, error) {
 	}
 	p.rep.EndLSN = p.origin.endLSN
 	if p.origin.prepared() {
-		p.rep.AlreadyPrepared = true
+		p.rep.AlreadyPrepared, p.rep.PreparedRolledBack = true, p.origin.rolledBack
 		return p.rep, nil
 	}
 	if err := p.run(ctx); err != nil {
@@ -90,6 +90,9 @@ func (p *preparation) run(ctx context.Context) error {
 		return err
 	}
 	p.forgetRedo()
+	if err := p.rollBackPrepared(ctx); err != nil {
+		return err
+	}
 	if err := p.finishSizes(); err != nil {
 		return err
 	}

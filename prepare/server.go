@@ -27,7 +27,9 @@ import (
 //
 // It proves less than Run: that the redo was whole to the end LSN before the
 // start, that none of it is what a server is known to recover wrongly, and that
-// the server went past that LSN. Errors of the server wrap ErrServer and carry
+// the server went past that LSN. A server that finds transactions which the
+// source had prepared by itself is started twice more: to roll them back, and to
+// recover. Errors of the server wrap ErrServer and carry
 // the last lines of its log; ErrImported is wrapped where an encrypted log may
 // hold an import.
 func WithServer(ctx context.Context, dir, binary string, opt Options) (Report, error) {
@@ -42,7 +44,7 @@ func WithServer(ctx context.Context, dir, binary string, opt Options) (Report, e
 	}
 	rep := Report{EndLSN: o.endLSN}
 	if o.prepared() {
-		rep.AlreadyPrepared = true
+		rep.AlreadyPrepared, rep.PreparedRolledBack = true, o.rolledBack
 		return rep, nil
 	}
 	if err := checkNoneElsewhere(dir, o); err != nil {
@@ -54,6 +56,7 @@ func WithServer(ctx context.Context, dir, binary string, opt Options) (Report, e
 	if err := withServer(ctx, dir, binary, o, opt, nil); err != nil {
 		return rep, o.explain(err)
 	}
+	rep.PreparedRolledBack = o.rolledBack
 	if err := o.giveToOwner(dir); err != nil {
 		return rep, err
 	}
@@ -123,7 +126,7 @@ func FindServer(binary string) (string, error) {
 	return "", fmt.Errorf("find server: no mariadbd or mysqld in PATH or %s", strings.Join(serverPlaces, ", "))
 }
 
-// withServer runs one server over dir, from start to clean end, and lets work, if
+// withServer runs a server over dir, from start to clean end, and lets work, if
 // it is not nil, do something when the server has recovered.
 func withServer(ctx context.Context, dir, binary string, o *origin, opt Options, work func(context.Context, *sql.DB) error) (err error) {
 	dir, err = filepath.Abs(dir)
@@ -148,6 +151,22 @@ func withServer(ctx context.Context, dir, binary string, o *origin, opt Options,
 		return err
 	}
 	defer func() { err = errors.Join(err, bringBack()) }()
+	err = runServer(ctx, dir, private, binary, o, opt, work)
+	var found *preparedError
+	if errors.As(err, &found) {
+		if err := rollBackWithServer(ctx, dir, private, binary, o, opt, found.transactions); err != nil {
+			return err
+		}
+		err = runServer(ctx, dir, private, binary, o, opt, work)
+	}
+	if err != nil {
+		return err
+	}
+	return removeTraces(dir, before)
+}
+
+// runServer runs the server once.
+func runServer(ctx context.Context, dir, private, binary string, o *origin, opt Options, work func(context.Context, *sql.DB) error) error {
 	s, err := startServer(dir, private, binary, o, opt)
 	if err != nil {
 		return err
@@ -157,10 +176,13 @@ func withServer(ctx context.Context, dir, binary string, o *origin, opt Options,
 	if stopErr := s.stop(err == nil); err == nil {
 		err = stopErr
 	}
+	if found := s.preparedError(); err != nil && found != nil {
+		err = fmt.Errorf("%w: %w", err, found)
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w%s", ErrServer, err, s.lastWords())
 	}
-	return removeTraces(dir, before)
+	return nil
 }
 
 // recoveryServer is the server while it recovers.

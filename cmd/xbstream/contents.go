@@ -18,6 +18,7 @@ import (
 
 	"github.com/xbstream/xbstream/extract"
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/prepare"
 )
 
 const listHelp = `Usage: xbstream list [flags] [ARCHIVE]
@@ -99,12 +100,34 @@ func (c *command) info(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	rolledBack, err := preparedRolledBack(f.Args())
+	if err != nil {
+		return err
+	}
 	if asJSON {
 		enc := json.NewEncoder(c.s.out)
 		enc.SetIndent("", "  ")
-		return enc.Encode(m)
+		return enc.Encode(infoJSON{m, rolledBack})
 	}
-	return infoText(c.s.out, m, n)
+	return infoText(c.s.out, m, n, rolledBack)
+}
+
+// infoJSON is the manifest and what preparing a directory added to it.
+type infoJSON struct {
+	*format.Manifest
+	PreparedRolledBack int `json:"prepared_rolled_back,omitempty"`
+}
+
+// preparedRolledBack returns what preparing a directory found; of an archive
+// nobody knows yet.
+func preparedRolledBack(args []string) (int, error) {
+	if len(args) != 1 {
+		return 0, nil
+	}
+	if st, err := os.Stat(args[0]); err != nil || !st.IsDir() {
+		return 0, nil
+	}
+	return prepare.PreparedRolledBack(args[0])
 }
 
 // sums counts the files of a manifest and their bytes.
@@ -168,7 +191,7 @@ func readThrough(ctx context.Context, ar extract.Frames, w io.Writer) error {
 	}
 }
 
-func infoText(w io.Writer, m *format.Manifest, n sums) error {
+func infoText(w io.Writer, m *format.Manifest, n sums, rolledBack int) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	line := func(key string, value any) { fmt.Fprintf(t, "%s\t%v\n", key, value) }
 	if m.ArchiveID != "" {
@@ -183,6 +206,9 @@ func infoText(w io.Writer, m *format.Manifest, n sums) error {
 	if b := m.Backup; b != nil {
 		infoBackup(line, b)
 		infoPartial(line, m, n)
+	}
+	if rolledBack > 0 {
+		line("rolled back", fmt.Sprintf("%d transactions that the server had prepared itself and not committed", rolledBack))
 	}
 	return t.Flush()
 }

@@ -103,6 +103,7 @@ func (c *command) runExtract(ctx context.Context, x extractFlags, args []string)
 	p.Watch(c.pipe)
 	p.Stage("extract", 0)
 	start := time.Now()
+	var prepared prepare.Report
 	x.opt.Log, x.opt.Progress = log, p.Add
 	if x.prepare {
 		x.how.parallel, x.how.staged = x.opt.Parallel, true
@@ -115,7 +116,8 @@ func (c *command) runExtract(ctx context.Context, x extractFlags, args []string)
 			// What extraction held is not needed any more, and counts
 			// beside --memory until it is given back.
 			debug.FreeOSMemory()
-			_, err := x.how.run(ctx, dir, log, p)
+			var err error
+			prepared, err = x.how.run(ctx, dir, log, p)
 			return err
 		}
 	}
@@ -123,11 +125,11 @@ func (c *command) runExtract(ctx context.Context, x extractFlags, args []string)
 	if err != nil {
 		return err
 	}
-	logExtracted(log, x, rep, time.Since(start))
+	logExtracted(log, x, rep, prepared, time.Since(start))
 	return nil
 }
 
-func logExtracted(log *slog.Logger, x extractFlags, rep *extract.Report, took time.Duration) {
+func logExtracted(log *slog.Logger, x extractFlags, rep *extract.Report, prepared prepare.Report, took time.Duration) {
 	for _, m := range rep.Mapped {
 		log.Info(fmt.Sprintf("%d tablespaces that lay below %s are below %s now", m.Files, m.Old, m.New))
 	}
@@ -142,7 +144,7 @@ func logExtracted(log *slog.Logger, x extractFlags, rep *extract.Report, took ti
 	if b := rep.Manifest.Backup; b != nil {
 		attrs = append(attrs, "redo", humanize.IBytes(rep.Totals.RedoBytes), "end_lsn", b.Redo.EndLSN)
 	}
-	log.Info(msg+" into "+x.opt.Dir, attrs...)
+	log.Info(msg+" into "+x.opt.Dir, appendRolledBack(attrs, prepared)...)
 }
 
 // parseOwner reads USER:GROUP, names or numbers; without :GROUP the group is

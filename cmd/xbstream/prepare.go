@@ -125,7 +125,17 @@ func (c *command) prepare(ctx context.Context, args []string) error {
 		log.Info(f.Arg(0)+" is already prepared", "end_lsn", rep.EndLSN)
 		return nil
 	}
-	log.Info("prepared "+f.Arg(0), "redo", humanize.IBytes(uint64(rep.RedoBytes)), "pages_written", rep.PagesWritten,
-		"end_lsn", rep.EndLSN, "seconds", fmt.Sprintf("%.1f", time.Since(start).Seconds()))
+	attrs := []any{"redo", humanize.IBytes(uint64(rep.RedoBytes)), "pages_written", rep.PagesWritten,
+		"end_lsn", rep.EndLSN, "seconds", fmt.Sprintf("%.1f", time.Since(start).Seconds())}
+	log.Info("prepared "+f.Arg(0), appendRolledBack(attrs, rep)...)
 	return nil
+}
+
+// appendRolledBack adds how many transactions the source had prepared itself, if
+// there were any: most servers have none.
+func appendRolledBack(attrs []any, rep prepare.Report) []any {
+	if rep.PreparedRolledBack == 0 {
+		return attrs
+	}
+	return append(attrs, "prepared_rolled_back", rep.PreparedRolledBack)
 }

@@ -1,0 +1,71 @@
+package prepare
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"regexp"
+	"strconv"
+)
+
+// preparedError: a server did not start because it found transactions that the
+// source had prepared by itself. What is encrypted, only a server can change.
+type preparedError struct{ transactions int }
+
+func (e *preparedError) Error() string {
+	return fmt.Sprintf("%d transactions that the source had prepared itself are still prepared", e.transactions)
+}
+
+// foundPrepared is what the server says then (MariaDB sql/handler.cc, ha_recover),
+// in English whatever its lc_messages is. Those of XA PREPARE do not count.
+var foundPrepared = regexp.MustCompile(`\[ERROR\] Found (\d+) prepared transactions! `)
+
+// preparedError returns a *preparedError if that is why the server ended.
+func (s *recoveryServer) preparedError() error {
+	text, err := os.ReadFile(s.log)
+	if err != nil {
+		return nil // lastWords has nothing to say either
+	}
+	m := foundPrepared.FindSubmatch(text)
+	if m == nil {
+		return nil
+	}
+	n, err := strconv.Atoi(string(m[1]))
+	if err != nil {
+		return nil
+	}
+	return &preparedError{n}
+}
+
+// rollBackWithServer runs the server once to roll back the transactions that the
+// source had prepared by itself. It leaves those of XA PREPARE prepared (tried
+// with 10.11.19 and 11.8.9). It is asked for only when a server has found such
+// transactions: 11.8 ends by itself after it, with an error, and 10.11 without a
+// binary log goes on and serves. The next start shows whether it worked.
+func rollBackWithServer(ctx context.Context, dir, private, binary string, o *origin, opt Options, transactions int) error {
+	// Before: the server may be killed when it has done so.
+	if err := o.noteRolledBack(dir, transactions); err != nil {
+		return err
+	}
+	opt.Log.Info("the server rolls back transactions that the source had prepared itself and not committed", "transactions", transactions)
+	opt.ServerArgs = append(opt.ServerArgs[:len(opt.ServerArgs):len(opt.ServerArgs)], "--tc-heuristic-recover=ROLLBACK")
+	s, err := startServer(dir, private, binary, o, opt)
+	if err != nil {
+		return err
+	}
+	if err = s.awaitRecovery(ctx, o.endLSN, opt.ServerWait, nil); err == nil {
+		err = s.stop(true)
+	} else {
+		select {
+		case <-s.done:
+			opt.Log.Debug("server ended after the rollback" + s.lastWords())
+			return nil
+		default:
+			_ = s.stop(false) // says that the server was killed
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%w: roll back prepared transactions: %w%s", ErrServer, err, s.lastWords())
+	}
+	return nil
+}
