@@ -74,6 +74,7 @@ func peerCases() []peerCase {
 			during: truncateUndo, usable: trimmed},
 		{name: "two system files, XA", tables: tablesPlain, install: []string{"--innodb-data-file-path=ibdata1:10M;ibdata2:10M:autoextend"},
 			setup: []string{"CREATE SEQUENCE d.seq ENGINE=InnoDB", "CREATE TABLE d.xa (a VARCHAR(200), b INT) ENGINE=InnoDB"}, during: prepareXA, after: checkXA},
+		withPreparedAfter("prepared by the server itself", []string{"--innodb-undo-tablespaces=2"}),
 	}
 }
 
@@ -337,8 +338,24 @@ func difference(s *tablespace, p, q []byte, freed bool) string {
 		return "freed page"
 	case sameExpanded(s.pages, p, q):
 		return "page_compressed, equal when expanded"
+	case madeActive(s.pages, p, q):
+		return "undo segment of a transaction the server had prepared itself, made active"
 	}
 	return ""
+}
+
+// madeActive says whether p is q with the transaction that the server had prepared
+// itself made active, and nothing else (findings G1). The peer leaves it prepared, so
+// that the server does not start.
+func madeActive(f innodb.PageFormat, p, q []byte) bool {
+	s, err := innodb.ParseUndoSegment(q)
+	if err != nil || s.State != innodb.UndoPrepared || !s.XID.ServersOwn() {
+		return false
+	}
+	q = slices.Clone(q)
+	innodb.SetUndoState(q, innodb.UndoActive)
+	f.Seal(q)
+	return bytes.Equal(p, q)
 }
 
 func sameExpanded(f innodb.PageFormat, p, q []byte) bool {
