@@ -20,6 +20,9 @@
 //     Data files are synced before the log is replaced, and the log
 //     is replaced before xtrabackup_checkpoints says log-applied.
 //   - A prepared directory is left alone.
+//   - A server starts on the result without a binary log: the transactions that
+//     the source had prepared by itself and not committed are made active, so
+//     that the server rolls them back. Those of XA PREPARE stay prepared.
 //   - Memory is bounded by Options.Memory: more redo than that is applied in
 //     several batches by LSN, with the same result.
 //   - Only files in the directory are written, and tablespaces that the manifest
