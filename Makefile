@@ -15,7 +15,7 @@ TEST := go test -p 2 -timeout 45m
 CONCURRENT := ./format ./extract ./redotail/... ./chunker/... ./server/... ./prepare/... ./internal/innodb/...
 RACE_SKIP := TestSelectionOfDamagedArchive|TestErrorBelowTheEncryptionIsNotCalledDamage|TestCutSealedArchiveIsRefused|TestPeer/(16k,_crc32|4k|8k|32k|64k)|TestRun/damage
 
-.PHONY: help setup build cross demo test race fuzz bench lint check repeat peer storm storm-peer faults soak fuzz-long
+.PHONY: help setup build cross demo test race fuzz bench lint check repeat peer replicas storm storm-inner storm-peer faults soak fuzz-long
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -64,8 +64,16 @@ repeat: setup build ## the main test 20 times
 peer: setup ## recovery compared with mariabackup's, page by page, over 200 000 pages
 	XB_PEER_PAGES=200000 go test -timeout 90m -count=1 -run TestPeer -v ./prepare
 
-storm: setup build ## 105 backups in storms of DDL of seven kinds
+replicas: setup build ## 112 copies of loaded replicas of every kind, XB_REPEAT times
+	XB_REPEAT=$(or $(XB_REPEAT),1) go test ./e2e -run TestCopiesOfLoadedReplicas -count=1 -timeout 6h -v
+
+storm: storm-inner ## 105 backups in storms of DDL of seven kinds, and storm-inner
 	XB_REPEAT=15 go test ./e2e -run TestCopyTakenInAStormOfDDL -count=1 -timeout 3h -v
+
+XB_STORM_ROUNDS ?= 200
+
+storm-inner: setup build ## XB_STORM_ROUNDS backups each in storms of ALTERs cut short and of FULLTEXT
+	XB_STORM_ROUNDS=$(XB_STORM_ROUNDS) go test ./e2e -run TestCopyTakenWhileInnerFilesComeAndGo -count=1 -timeout 6h -v
 
 storm-peer: setup build ## mariabackup in the same storm, and how many of its copies are broken
 	-XB_STORM_PEER=8 go test ./e2e -run TestCopyTakenInAStormOfDDL -count=1 -timeout 1h -v
