@@ -93,6 +93,10 @@ type File struct {
 type System struct {
 	// FirstPage is the number of the file's first page.
 	FirstPage format.PageNo
+	// Unwritten says that page 0 was not yet written: the server has just made
+	// the tablespace, so that all of it is in the redo log. Flags and
+	// Doublewrite are not known then.
+	Unwritten bool
 	// Flags are FSP_SPACE_FLAGS of the first file.
 	Flags uint32
 	// Doublewrite are the pages that hold copies of other pages.

@@ -168,6 +168,12 @@ func (r *run) identify(ctx context.Context, s *space) error {
 	b := format.GetBuffer()
 	defer b.Release()
 	info := s.entry.Space
+	if sys := s.file.System; sys != nil && sys.Unwritten {
+		// It may be written by now, but where its doublewrite areas lie was
+		// not known when the file was found.
+		info.Rebuild, info.PageSize = true, r.PageSize
+		return nil
+	}
 	if sys := s.file.System; sys != nil && sys.FirstPage != 0 {
 		info.Flags = sys.Flags
 		return r.setFormat(s)

@@ -46,6 +46,7 @@ func (tr *tree) settleManifest(m *format.Manifest, spaces map[format.SpaceID]*hi
 		return fmt.Errorf("%s: no system tablespace: %w", manifestName, ErrIncomplete)
 	}
 	slices.SortFunc(system, func(a, b format.File) int { return cmp.Compare(firstPageOf(a), firstPageOf(b)) })
+	tr.freshSystem = system[0].Space != nil && system[0].Space.Rebuild
 	if err := tr.claimSystem(pathsOf(system)); err != nil {
 		return err
 	}
@@ -529,7 +530,7 @@ func (u *undoFiles) claimUnwritten(tr *tree) error {
 		if err != nil {
 			return err
 		}
-		t.pages, t.known = tr.spaces[0].pages, true // always alike
+		t.pages, t.known = tr.spaces[0].pages, tr.spaces[0].known // always alike
 	}
 	return nil
 }

@@ -308,6 +308,9 @@ func (p *preparation) resize(rel string, size int64) error {
 // it uses.
 func (p *preparation) finishSizes() error {
 	for _, t := range p.tree.spaces {
+		if t.id == 0 && !t.known {
+			return fmt.Errorf("%s: page 0 was never written and redo does not create it: %w", t, ErrIncomplete)
+		}
 		if !t.touched {
 			continue
 		}

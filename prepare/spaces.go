@@ -79,6 +79,9 @@ type tree struct {
 	links map[string]string
 	// edits are what redo changes about the files of the manifest.
 	edits edits
+	// freshSystem says that the system tablespace had no page 0 when it was
+	// copied, because the server had just made it: it comes from redo alone.
+	freshSystem bool
 	// recovered says that an earlier run got as far as replacing the log.
 	recovered bool
 }
@@ -200,17 +203,17 @@ func (tr *tree) claimSystem(names []string) error {
 			if err != nil {
 				return err
 			}
-			if !p.written || p.id != 0 {
+			if p.id != 0 || !p.written && !tr.freshSystem {
 				return fmt.Errorf("%s: not the first file of a system tablespace: %w", name, ErrDamaged)
 			}
-			t.pages, t.known = p.pages, true
+			t.pages, t.known, t.fresh = p.pages, p.written, !p.written
 		}
 		st, err := os.Stat(tr.path(name))
 		if err != nil {
 			return missing(err)
 		}
 		t.files = append(t.files, dataFile{path: name, first: next, size: st.Size()})
-		next += format.PageNo(st.Size() / int64(t.pages.Physical))
+		next += format.PageNo(st.Size() / int64(tr.pageSize)) // it is never compressed
 	}
 	tr.spaces[0] = t
 	return nil

@@ -38,17 +38,27 @@ func Dir(ctx context.Context, dir string, parallel int) (*Report, error) {
 		parallel = runtime.GOMAXPROCS(0)
 	}
 	d := &directory{root: root}
+	// later are files of the system tablespace whose flags only its first file
+	// has, which may come after them.
+	var later []*format.File
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
 	d.rep.Manifest, err = format.DecodeManifest(mf, func(f *format.File) error {
 		if f.Space != nil && f.Space.FirstPage == 0 && f.Kind == format.KindSystem {
 			d.system(f)
 		}
+		if f.Kind == format.KindSystem && f.Space != nil && f.Space.Rebuild && f.Space.FirstPage != 0 {
+			later = append(later, f)
+			return context.Cause(ctx)
+		}
 		if f.Arrived() {
 			g.Go(func() error { return d.file(ctx, f) })
 		}
 		return context.Cause(ctx)
 	})
+	for _, f := range later {
+		g.Go(func() error { return d.file(ctx, f) })
+	}
 	if err := errors.Join(err, g.Wait()); err != nil {
 		return nil, err
 	}
@@ -65,20 +75,25 @@ type directory struct {
 	rep        Report
 	newest     format.LSN
 	newestFile string
+	flags      uint32                // of the system tablespace
 	skip       [2]innodb.PageRange // doublewrite pages of the system tablespace
 }
 
-// system learns which pages of the system tablespace are copies of others.
+// system learns the flags of the system tablespace, and which of its pages are
+// copies of others.
 func (d *directory) system(f *format.File) {
-	pages, err := innodb.ParseFlags(f.Space.Flags)
-	if err != nil {
-		return
-	}
 	h, err := d.root.Open(f.Path)
 	if err != nil {
 		return // file says so
 	}
 	defer h.Close()
+	if d.flags, err = flagsOf(h, f); err != nil {
+		return
+	}
+	pages, err := innodb.ParseFlags(d.flags)
+	if err != nil {
+		return
+	}
 	page := make([]byte, pages.Physical)
 	if _, err := h.ReadAt(page, int64(innodb.TrxSysPage)*int64(len(page))); err == nil {
 		if r, ok := pages.DoublewriteRange(page); ok {
@@ -143,16 +158,28 @@ func (d *directory) find(f *format.File) (st fs.FileInfo, open func() (*os.File,
 	return st, func() (*os.File, error) { return os.Open(to) }, err
 }
 
+// flagsOf returns a tablespace's flags: those of the manifest, or of page 0 where
+// redo made it.
+func flagsOf(h *os.File, f *format.File) (uint32, error) {
+	if !f.Space.Rebuild {
+		return f.Space.Flags, nil
+	}
+	head := make([]byte, innodb.HeaderSize)
+	if _, err := h.ReadAt(head, 0); err != nil && err != io.EOF {
+		return 0, err
+	}
+	return innodb.Flags(head), nil
+}
+
 // readPages checks the pages of one file. The format comes from its page 0: a
 // tablespace rebuilt from redo has flags that the manifest does not know.
 func (d *directory) readPages(ctx context.Context, h *os.File, f *format.File) error {
-	flags := f.Space.Flags
-	if f.Space.Rebuild {
-		head := make([]byte, innodb.HeaderSize)
-		if _, err := h.ReadAt(head, 0); err != nil && err != io.EOF {
-			return err
-		}
-		flags = innodb.Flags(head)
+	flags, err := d.flags, error(nil)
+	if !f.Space.Rebuild || f.Space.FirstPage == 0 {
+		flags, err = flagsOf(h, f)
+	}
+	if err != nil {
+		return err
 	}
 	pages, err := innodb.ParseFlags(flags)
 	if err != nil {

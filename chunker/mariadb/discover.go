@@ -179,6 +179,9 @@ func (d *Discoverer) tryReadSystem(abs string, sys *chunker.System) error {
 	if _, err := f.ReadAt(buf, 0); err != nil {
 		return err
 	}
+	if sys.Unwritten = innodb.IsZero(buf[:innodb.MinPhysicalSize]); sys.Unwritten {
+		return nil
+	}
 	sys.Flags = innodb.Flags(buf)
 	pages, err := innodb.ParseFlags(sys.Flags)
 	if err != nil {
