@@ -50,8 +50,8 @@ type Copier struct {
 	Before, After func(File) error
 
 	pacer pacer
-	// openFile is os.Open but in tests.
-	openFile func(path string) (source, error)
+	// openFile is openDisk but in tests.
+	openFile func(File) (opened, error)
 }
 
 // Result is what became of a file.
@@ -98,7 +98,7 @@ func (c *Copier) parseFlags(flags uint32) (innodb.PageFormat, error) {
 	return innodb.ParseFlags(flags)
 }
 
-func (c *Copier) opener() func(string) (source, error) {
+func (c *Copier) opener() func(File) (opened, error) {
 	if c.openFile != nil {
 		return c.openFile
 	}

@@ -16,7 +16,7 @@ func FirstEncrypted(files []File) (*File, error) {
 		if files[i].firstPage() != 0 {
 			continue
 		}
-		yes, err := isEncrypted(files[i].Abs, page)
+		yes, err := isEncrypted(files[i], page)
 		if err != nil && !isGone(err) {
 			return nil, fmt.Errorf("look for encryption: %w", err)
 		}
@@ -28,8 +28,8 @@ func FirstEncrypted(files []File) (*File, error) {
 }
 
 // isEncrypted reads the first page, which is never encrypted itself, into page.
-func isEncrypted(path string, page []byte) (bool, error) {
-	f, err := openDisk(path)
+func isEncrypted(file File, page []byte) (bool, error) {
+	f, err := openDisk(file)
 	if err != nil {
 		return false, err
 	}

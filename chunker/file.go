@@ -12,6 +12,7 @@ import (
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
+	"github.com/xbstream/xbstream/internal/source"
 )
 
 // Discoverer finds the files of a server of one family.
@@ -48,6 +49,9 @@ type Layout struct {
 	ExcludePaths []string
 	// Filter, if set, says which tables are wanted.
 	Filter *Filter
+	// LeftOut, if set, is told of each entry of a database's directory that is
+	// not backed up because no server makes such a thing, each time it is seen.
+	LeftOut func(path, why string)
 	// TableNames asks the server for the names that InnoDB gives tables, as
 	// db/table in the letters of file names, by their ids. It is only called
 	// with a Filter; one that is gone is left out of the answer.
@@ -73,6 +77,10 @@ type File struct {
 	Class Class
 	// Table is the table or file as a message shows it: db.table, decoded.
 	Table string
+	// Root is the server's directory that Abs is below, and decides which links
+	// are followed; nil follows all. Linked says that Abs itself may be one.
+	Root   *source.Root
+	Linked bool
 	// Source is Abs where it is not below the data directory.
 	Source string
 	// System is set for the files of the system tablespace, whose later
@@ -203,8 +211,9 @@ func (e *PageError) Error() string {
 
 func (e *PageError) Unwrap() []error { return []error{ErrDamagedPage, e.Cause} }
 
-// source is an open file. Tests put others in the place of *diskFile.
-type source interface {
+// opened is an open file of the server. Tests put others in the place of
+// diskFile.
+type opened interface {
 	ReadAt(p []byte, off int64) (int, error)
 	Stat() (unix.Stat_t, error)
 	// Forget drops what the kernel has cached of a range.
@@ -214,12 +223,20 @@ type source interface {
 
 type diskFile struct{ *os.File }
 
-func openDisk(path string) (source, error) {
-	f, err := os.Open(path)
+// open opens the file, a regular one, without ever waiting.
+func (f File) open() (fd int, st unix.Stat_t, err error) {
+	if f.Root == nil {
+		return source.Open(f.Abs)
+	}
+	return f.Root.Open(f.Abs, f.Linked)
+}
+
+func openDisk(f File) (opened, error) {
+	fd, _, err := f.open()
 	if err != nil {
 		return nil, err
 	}
-	return diskFile{f}, nil
+	return diskFile{os.NewFile(uintptr(fd), f.Abs)}, nil
 }
 
 func (f diskFile) Stat() (st unix.Stat_t, err error) {

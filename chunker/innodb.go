@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
@@ -24,7 +23,7 @@ const rangeSize = 4 * format.ChunkSize
 // space is an open file of a tablespace while workers copy it.
 type space struct {
 	file  File
-	src   source
+	src   opened
 	no    format.FileNo
 	pages innodb.PageFormat
 	entry format.File
@@ -127,7 +126,7 @@ func (r *run) open(ctx context.Context, file File) (*space, error) {
 	if err := r.before(file); err != nil {
 		return nil, err
 	}
-	src, err := r.opener()(file.Abs)
+	src, err := r.opener()(file)
 	if isGone(err) {
 		return nil, nil
 	}
@@ -141,14 +140,11 @@ func (r *run) open(ctx context.Context, file File) (*space, error) {
 	return s, nil
 }
 
-func (r *run) announce(ctx context.Context, file File, src source) (*space, error) {
+func (r *run) announce(ctx context.Context, file File, src opened) (*space, error) {
 	began := time.Now() // before the file's times are read: see Result.Unchanged
 	st, err := src.Stat()
 	if err != nil {
 		return nil, err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, fmt.Errorf("tablespace %s is not a regular file", file.Abs)
 	}
 	s := &space{file: file, src: src, began: began, sig: signature(&st), entry: entry(file, &st), size: st.Size}
 	s.entry.Space = &format.Space{FirstPage: file.firstPage()}
@@ -436,7 +432,7 @@ func (r *run) finish(s *space) error {
 }
 
 // readAt reads until p is full or the file ends, which is no error.
-func readAt(src source, p []byte, off int64) (int, error) {
+func readAt(src opened, p []byte, off int64) (int, error) {
 	n, err := src.ReadAt(p, off)
 	if err == io.EOF {
 		err = nil

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/xbstream/xbstream/format"
 )
@@ -37,7 +36,7 @@ func (c *Copier) copyFile(ctx context.Context, f File) (Result, error) {
 	if err := c.before(f); err != nil {
 		return Result{}, err
 	}
-	src, err := c.opener()(f.Abs)
+	src, err := c.opener()(f)
 	if isGone(err) {
 		return Result{File: f, Gone: true}, nil
 	}
@@ -51,14 +50,11 @@ func (c *Copier) copyFile(ctx context.Context, f File) (Result, error) {
 	return res, c.after(f)
 }
 
-func (c *Copier) copyOpen(ctx context.Context, f File, src source) (Result, error) {
+func (c *Copier) copyOpen(ctx context.Context, f File, src opened) (Result, error) {
 	began := time.Now()
 	st, err := src.Stat()
 	if err != nil {
 		return Result{}, err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return Result{}, errors.New("not a regular file")
 	}
 	res := Result{File: f, Entry: entry(f, &st), Signature: signature(&st), Began: began}
 	if res.Entry.No, err = c.Sink.BeginFile(res.Entry); err != nil {
@@ -78,7 +74,7 @@ func (c *Copier) copyOpen(ctx context.Context, f File, src source) (Result, erro
 }
 
 // copyBytes sends a file to its end and returns where that was.
-func (c *Copier) copyBytes(ctx context.Context, src source, no format.FileNo) (int64, error) {
+func (c *Copier) copyBytes(ctx context.Context, src opened, no format.FileNo) (int64, error) {
 	out := runs{sink: c.Sink, no: no}
 	var off int64
 	for {

@@ -2,7 +2,6 @@ package chunker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime"
 
@@ -161,15 +160,12 @@ func readSignature(f *File) error {
 }
 
 func readSpace(f *File) error {
-	fd, err := openRetry(f.Abs)
+	// The plain descriptor: the runtime's poller costs as much as the read.
+	fd, st, err := f.open()
 	if err != nil {
-		return fmt.Errorf("open %s: %w", f.Abs, err)
+		return err
 	}
 	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return fmt.Errorf("stat %s: %w", f.Abs, err)
-	}
 	f.Signature = signature(&st)
 	if f.firstPage() != 0 {
 		return nil // a later file of the system tablespace, space 0
@@ -180,17 +176,6 @@ func readSpace(f *File) error {
 		return fmt.Errorf("read %s: %w", f.Abs, err)
 	}
 	return f.setSpace(head[:n])
-}
-
-// openRetry opens a file without the runtime's poller, which costs as much as
-// the read itself.
-func openRetry(path string) (int, error) {
-	for {
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if !errors.Is(err, unix.EINTR) {
-			return fd, err
-		}
-	}
 }
 
 // setSpace reads the header of page 0. The id is there twice and never changes,

@@ -85,8 +85,8 @@ func copyTorn(t *testing.T, data []byte, torn map[int64]int) (got []byte, src *t
 	t.Helper()
 	m := &memSink{}
 	c := &Copier{Sink: m, PageSize: 16 << 10, Parallel: 1}
-	c.openFile = func(path string) (source, error) {
-		f, err := os.Open(path)
+	c.openFile = func(file File) (opened, error) {
+		f, err := os.Open(file.Abs)
 		src = &tearing{diskFile: diskFile{f}, torn: torn, forgot: map[int64]int{}}
 		return src, err
 	}
@@ -206,8 +206,8 @@ func TestFileThatShrinksEndsInAHole(t *testing.T) {
 	data := tablespace(7, 640)
 	m := &memSink{}
 	c := &Copier{Sink: m, PageSize: 16 << 10, Parallel: 1}
-	c.openFile = func(path string) (source, error) {
-		f, err := os.Open(path)
+	c.openFile = func(file File) (opened, error) {
+		f, err := os.Open(file.Abs)
 		return &shrinking{diskFile: diskFile{f}, at: 3}, err
 	}
 	if _, err := c.CopyInnoDB(t.Context(), []File{writeFile(t, data)}); err != nil {
@@ -272,9 +272,9 @@ func TestEncryptionIsNoticed(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cp := &Copier{Sink: &memSink{}, PageSize: size, Parallel: 1}
-			cp.openFile = func(path string) (source, error) {
-				file, err := os.Open(path)
-				return &later{diskFile: diskFile{file}, data: c.then}, err
+			cp.openFile = func(file File) (opened, error) {
+				f, err := os.Open(file.Abs)
+				return &later{diskFile: diskFile{f}, data: c.then}, err
 			}
 			res, err := cp.CopyInnoDB(t.Context(), []File{writeFile(t, c.first)})
 			if err != nil || res[0].Encrypted != c.want || res[0].Entry.Space.Encrypted != c.entry {
@@ -325,8 +325,8 @@ func TestOpenFilesAreBounded(t *testing.T) {
 	}
 	var open, most atomic.Int64
 	c := &Copier{Sink: failingSink{}, PageSize: 16 << 10, Parallel: 5}
-	c.openFile = func(path string) (source, error) {
-		f, err := os.Open(path)
+	c.openFile = func(file File) (opened, error) {
+		f, err := os.Open(file.Abs)
 		n := open.Add(1)
 		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 		}

@@ -29,7 +29,7 @@ func TestFaultSystemCallFails(t *testing.T) {
 		long              bool
 	}{
 		{0, "pread64", "EIO", "input/output error", false},
-		{0, "openat", "ENFILE", "too many open files in system", false},
+		{0, "openat2", "ENFILE", "too many open files in system", false},
 		{1, "pwrite64", "EIO", "input/output error", false},
 		{1, "pwrite64", "EDQUOT", "disk quota exceeded", false},
 		{1, "fsync,fdatasync,syncfs", "EIO", "input/output error", false},
@@ -44,7 +44,11 @@ func TestFaultSystemCallFails(t *testing.T) {
 			for range times(1, 3) {
 				tr := trial{kind: fmt.Sprintf("%s of %s in %s", c.errno, c.calls, who)}
 				if c.side == 0 {
-					tr.wrap[0] = failing(c.calls, c.errno, file)
+					only := file
+					if c.calls == "openat2" {
+						only = table // opened from the data directory
+					}
+					tr.wrap[0] = failing(c.calls, c.errno, only)
 				} else {
 					tr.wrap[1] = failing(c.calls, c.errno, "")
 				}

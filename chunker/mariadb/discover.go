@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -11,17 +12,27 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/xbstream/xbstream/chunker"
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/internal/innodb/filename"
+	"github.com/xbstream/xbstream/internal/source"
 )
 
 // Discoverer finds the files of one server. It implements chunker.Discoverer.
 type Discoverer struct {
 	layout chunker.Layout
+	root   *source.Root // the data directory
+	// beside are the other directories that the server's variables name.
+	mu     sync.Mutex
+	beside map[string]*source.Root
 }
 
 var _ chunker.Discoverer = (*Discoverer)(nil)
@@ -37,7 +48,7 @@ func New(l chunker.Layout) *Discoverer {
 			*dir = filepath.Join(l.DataDir, *dir)
 		}
 	}
-	return &Discoverer{layout: l}
+	return &Discoverer{layout: l, root: source.NewRoot(l.DataDir), beside: map[string]*source.Root{}}
 }
 
 // InnoDB lists system, undo and table tablespaces.
@@ -79,25 +90,75 @@ func (d *Discoverer) tablespace(db, name string) (f chunker.File, ok bool, err e
 	switch base, ext := cutExt(name); ext {
 	case ".ibd":
 	case ".isl":
-		target, err := os.ReadFile(abs)
+		target, err := d.linkFile(abs)
 		if errors.Is(err, fs.ErrNotExist) {
 			return f, false, nil
 		}
 		if err != nil {
 			return f, false, fmt.Errorf("read link file: %w", err)
 		}
-		abs, rel = strings.TrimRight(string(target), "\r\n"), path.Join(db, base+".ibd")
-		if !filepath.IsAbs(abs) {
-			return f, false, fmt.Errorf("link file of %s holds %q, which is no absolute path", rel, abs)
-		}
+		abs, rel = target, path.Join(db, base+".ibd")
 	default:
 		return f, false, nil
 	}
 	return d.file(abs, rel, format.KindTablespace), true, nil
 }
 
+// maxLinkFile bounds what is read of an .isl file: InnoDB's OS_FILE_MAX_PATH.
+const maxLinkFile = 4000
+
+// linkFile returns the path in an .isl file, as the server reads it: without
+// white space and control characters at the end.
+func (d *Discoverer) linkFile(abs string) (string, error) {
+	fd, _, err := d.root.Open(abs, false)
+	if err != nil {
+		return "", err
+	}
+	f := os.NewFile(uintptr(fd), abs)
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxLinkFile))
+	if err != nil {
+		return "", err
+	}
+	target := strings.TrimRightFunc(string(text), func(r rune) bool { return r <= ' ' })
+	if !filepath.IsAbs(target) || !printable(target) || len(text) == maxLinkFile {
+		if len(target) > 80 {
+			target = target[:80] + "…"
+		}
+		return "", fmt.Errorf("%s holds %q, which is not an absolute path", abs, target)
+	}
+	return target, nil
+}
+
+// printable says whether a name has neither control characters nor bytes that
+// are no text. No server gives a file such a name: it writes letters, digits and
+// @0000.
+func printable(name string) bool {
+	return utf8.ValidString(name) && !strings.ContainsFunc(name, unicode.IsControl)
+}
+
+// within returns the root that a directory which the server's variables name is.
+func (d *Discoverer) within(dir string) *source.Root {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := d.beside[dir]
+	if r == nil {
+		r = d.root.Beside(dir)
+		d.beside[dir] = r
+	}
+	return r
+}
+
+// named is file for one that the server's variables name by its directory, which
+// its administrator may have moved and linked.
+func (d *Discoverer) named(abs, rel string, kind format.FileKind) chunker.File {
+	f := d.file(abs, rel, kind)
+	f.Root, f.Linked = d.within(filepath.Dir(abs)), true
+	return f
+}
+
 func (d *Discoverer) file(abs, rel string, kind format.FileKind) chunker.File {
-	f := chunker.File{Abs: abs, Rel: rel, Kind: kind, Table: tableName(rel)}
+	f := chunker.File{Abs: abs, Rel: rel, Kind: kind, Table: tableName(rel), Root: d.root}
 	if abs != filepath.Join(d.layout.DataDir, filepath.FromSlash(rel)) {
 		f.Source = abs
 	}
@@ -138,7 +199,7 @@ func (d *Discoverer) system(ctx context.Context) ([]chunker.File, error) {
 				return nil, err
 			}
 		}
-		f := d.file(abs, filepath.Base(abs), format.KindSystem)
+		f := d.named(abs, filepath.Base(abs), format.KindSystem)
 		if slices.ContainsFunc(files, func(o chunker.File) bool { return o.Rel == f.Rel }) {
 			return nil, fmt.Errorf("system tablespace: two files are called %s", f.Rel)
 		}
@@ -169,10 +230,11 @@ func (d *Discoverer) readSystem(ctx context.Context, abs string, sys *chunker.Sy
 }
 
 func (d *Discoverer) tryReadSystem(abs string, sys *chunker.System) error {
-	f, err := os.Open(abs)
+	fd, _, err := d.within(filepath.Dir(abs)).Open(abs, true)
 	if err != nil {
 		return err
 	}
+	f := os.NewFile(uintptr(fd), abs)
 	defer f.Close()
 	size := d.layout.PageSize
 	buf := make([]byte, size*int(innodb.TrxSysPage+1))
@@ -205,7 +267,7 @@ func (d *Discoverer) undo() ([]chunker.File, error) {
 	var files []chunker.File
 	for _, e := range entries {
 		if undoName.MatchString(e.Name()) {
-			files = append(files, d.file(filepath.Join(d.layout.UndoDir, e.Name()), e.Name(), format.KindUndo))
+			files = append(files, d.named(filepath.Join(d.layout.UndoDir, e.Name()), e.Name(), format.KindUndo))
 		}
 	}
 	return files, nil
@@ -268,10 +330,14 @@ func (d *Discoverer) database(dir fs.DirEntry) ([]fs.DirEntry, error) {
 		return nil, nil
 	}
 	st, err := os.Stat(abs) // databases may be symbolic links
+	if errors.Is(err, unix.ELOOP) {
+		d.leftOut(abs, "it is a symbolic link that leads nowhere")
+		return nil, nil
+	}
 	if err != nil || !st.IsDir() {
 		return nil, err
 	}
-	entries, err := os.ReadDir(abs)
+	entries, err := d.root.ReadDir(abs)
 	if err != nil {
 		// A foreign directory need not be readable: lost+found is not.
 		if errors.Is(err, fs.ErrPermission) && !filename.IsEncoded(dir.Name()) {
@@ -282,10 +348,27 @@ func (d *Discoverer) database(dir fs.DirEntry) ([]fs.DirEntry, error) {
 	if !isDatabase(dir.Name(), entries) {
 		return nil, nil
 	}
+	if !printable(dir.Name()) {
+		d.leftOut(abs, "the server gives no database such a name")
+		return nil, nil
+	}
+	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool {
+		if printable(e.Name()) {
+			return false
+		}
+		d.leftOut(filepath.Join(abs, e.Name()), "the server gives no file such a name")
+		return true
+	})
 	if entries == nil {
 		entries = []fs.DirEntry{}
 	}
 	return entries, nil
+}
+
+func (d *Discoverer) leftOut(abs, why string) {
+	if d.layout.LeftOut != nil {
+		d.layout.LeftOut(abs, why)
+	}
 }
 
 // isDatabase says whether a directory is a database: it holds what only the

@@ -46,10 +46,12 @@ func (d *Discoverer) wants(db, file string) bool {
 // file has the name of the trigger, and the table's inside.
 func (d *Discoverer) triggered(db, file string) chunker.Names {
 	names := namesOf(db, file)
-	f, err := os.Open(filepath.Join(d.layout.DataDir, db, file))
+	abs := filepath.Join(d.layout.DataDir, db, file)
+	fd, _, err := d.root.Open(abs, false)
 	if err != nil {
 		return names // gone, or reported when it is copied
 	}
+	f := os.NewFile(uintptr(fd), abs)
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		if table, ok := strings.CutPrefix(lines.Text(), "trigger_table="); ok {

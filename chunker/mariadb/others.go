@@ -60,7 +60,7 @@ func (d *Discoverer) Others(ctx context.Context) ([]chunker.File, error) {
 			}
 			f := d.file(filepath.Join(d.layout.DataDir, db, e.Name()), path.Join(db, e.Name()), format.KindFile)
 			f.Class = class
-			if e.Type()&fs.ModeSymlink != 0 { // DATA DIRECTORY or INDEX DIRECTORY
+			if f.Linked = mayBeLinked(e.Name()); f.Linked && e.Type()&fs.ModeSymlink != 0 {
 				f.Source, _ = filepath.EvalSymlinks(f.Abs) // one that leads nowhere is reported when it is copied
 			}
 			files = append(files, f)
@@ -85,12 +85,16 @@ func (d *Discoverer) classify(db string, e fs.DirEntry) (c chunker.Class, ok boo
 		// drops InnoDB's part of it when it starts; a definition would stay
 		// for ever.
 		return 0, false
-	case !d.isFile(db, e):
+	case d.excluded(filepath.Join(d.layout.DataDir, db, e.Name())):
 		return 0, false
 	}
 	c, known := classes[ext]
 	if !known {
 		c = chunker.ClassUnknown
+		if !e.Type().IsRegular() {
+			d.leftOut(filepath.Join(d.layout.DataDir, db, e.Name()), "it is no regular file and belongs to no table")
+			return 0, false
+		}
 	}
 	if serverTables[db+"/"+base] && c != chunker.ClassSchema {
 		c = chunker.ClassServerTable
@@ -98,19 +102,16 @@ func (d *Discoverer) classify(db string, e fs.DirEntry) (c chunker.Class, ok boo
 	return c, true
 }
 
-// isFile says whether an entry is a file to copy, perhaps through a symbolic
-// link, as tables with DATA DIRECTORY have them.
-func (d *Discoverer) isFile(db string, e fs.DirEntry) bool {
-	abs := filepath.Join(d.layout.DataDir, db, e.Name())
-	if d.excluded(abs) {
-		return false
+// mayBeLinked says whether the server makes symbolic links of such a name: for
+// the data and index files of MyISAM and Aria, with DATA DIRECTORY and INDEX
+// DIRECTORY (mysys/my_symlink2.c, my_create_with_symlink). What is linked
+// otherwise is refused when it is copied.
+func mayBeLinked(name string) bool {
+	switch _, ext := cutExt(name); ext {
+	case ".MYD", ".MYI", ".MAD", ".MAI":
+		return true
 	}
-	if e.Type()&fs.ModeSymlink == 0 {
-		return e.Type().IsRegular()
-	}
-	st, err := os.Stat(abs)
-	// A link that leads nowhere is reported when it is copied.
-	return err != nil || st.Mode().IsRegular()
+	return false
 }
 
 const ariaControl = "aria_log_control"
@@ -125,7 +126,7 @@ func (d *Discoverer) ariaLogs() ([]chunker.File, error) {
 	}
 	var files []chunker.File
 	for _, e := range entries {
-		f := d.file(filepath.Join(d.layout.AriaLogDir, e.Name()), e.Name(), format.KindFile)
+		f := d.named(filepath.Join(d.layout.AriaLogDir, e.Name()), e.Name(), format.KindFile)
 		switch {
 		case e.Name() == ariaControl:
 			f.Class = chunker.ClassAriaControl

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -33,6 +34,8 @@ type backup struct {
 	bar     *cli.Progress
 	hook    hook
 	stages  []format.Stage // locks that were not granted before the backup began
+	// saidLeftOut has the paths that warnLeftOut was told of.
+	saidLeftOut sync.Map
 
 	files chunker.Discoverer
 	copy  *chunker.Copier
@@ -126,7 +129,15 @@ func (b *backup) flushWait() time.Duration {
 func (b *backup) discoverer() chunker.Discoverer {
 	l := roots(&b.layout)
 	l.Filter, l.TableNames = b.f.filter, b.server.TableNames
+	l.LeftOut = b.warnLeftOut
 	return chunkmaria.New(l)
+}
+
+// warnLeftOut says once of each file why it is not backed up.
+func (b *backup) warnLeftOut(path, why string) {
+	if _, said := b.saidLeftOut.LoadOrStore(path, true); !said {
+		b.log.Warn(fmt.Sprintf("%q is left out: %s", path, why))
+	}
 }
 
 // stream writes the archive: redo and files side by side, the manifest at the

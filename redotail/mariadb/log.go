@@ -79,6 +79,7 @@ import (
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
 	ondisk "github.com/xbstream/xbstream/internal/innodb/mariadb"
+	"github.com/xbstream/xbstream/internal/source"
 	"github.com/xbstream/xbstream/redotail"
 )
 
@@ -160,7 +161,7 @@ func Open(ctx context.Context, dir string) (*Log, error) {
 }
 
 func (l *Log) openNewest(ctx context.Context) error {
-	f, err := os.Open(l.path)
+	f, err := l.openFile()
 	if errors.Is(err, fs.ErrNotExist) {
 		if named := archived(filepath.Dir(l.path)); named != nil {
 			return named
@@ -176,6 +177,15 @@ func (l *Log) openNewest(ctx context.Context) error {
 		return errors.Join(err, f.Close())
 	}
 	return nil
+}
+
+// openFile opens the log, which may be a link to another disk.
+func (l *Log) openFile() (*os.File, error) {
+	fd, _, err := source.NewRoot(filepath.Dir(l.path)).Open(l.path, true)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), l.path), nil
 }
 
 // archived explains why there is no log of the known name.
@@ -579,7 +589,7 @@ func (l *Log) replaced() (bool, error) {
 // It has a first LSN, a capacity and sequence bits of its own (InnoDB
 // log0log.cc, log_t::resize_start).
 func (l *Log) switchFile(ctx context.Context) error {
-	f, err := os.Open(l.path)
+	f, err := l.openFile()
 	if err != nil {
 		return l.failed("open resized", err)
 	}
