@@ -27,9 +27,9 @@ type replicaRow struct {
 	release servertest.Release
 	mode    string // slave_parallel_mode; empty: one applier a connection
 	// xa makes half of the transactions XA transactions. A replica does not apply
-	// these and record their GTID at once, so that it loses its way in a crash as
-	// well as in a copy (XAER_NOTA, XAER_DUPID): these copies are taken with
-	// --safe-slave-backup.
+	// one and record its GTID in one transaction, so that a copy may hold one
+	// without the other (seen: XAER_NOTA at XA ROLLBACK, XAER_DUPID at XA PREPARE).
+	// These copies are taken with --safe-slave-backup.
 	xa       bool
 	multi    bool // two sources, one by GTID, one by file and position
 	semiSync bool // the sources wait for the replica
