@@ -90,9 +90,9 @@ type Backup interface {
 	// FlushLogs asks the engines to write their logs. It does not promise
 	// redo on disk: wait until the log was read up to Position's LSN.
 	FlushLogs(ctx context.Context) error
-	// SettleReplication waits, for a moment only, until the SQL threads of a
-	// replica have noted the last change they committed: they do so a little
-	// after the commit.
+	// SettleReplication waits until the threads of a replica have noted how far
+	// they have come: a server does that after the commit, when it holds no lock
+	// any more. ErrLockTimeout says that they did not within a bound.
 	SettleReplication(ctx context.Context) error
 	// Galera returns the position of a cluster's node, nil for a server that
 	// is none.
@@ -129,6 +129,9 @@ type Position struct {
 	// Replication has the sources this server replicates from. It is empty
 	// where the privilege to ask is missing.
 	Replication []format.ReplicationSource
+	// ReplicatedXA says that a replica may have been in the middle of an XA
+	// statement, of which the position tells nothing.
+	ReplicatedXA bool
 }
 
 // Wanted says what a backup is to do beyond the usual: it takes more privileges.

@@ -46,6 +46,9 @@ func (p *phases) warnReplication() {
 	if p.f.replica.slaveInfo && len(p.pos.Replication) == 0 {
 		p.log.Warn("the server is no replica, --slave-info records nothing")
 	}
+	if p.f.replica.slaveInfo && p.pos.ReplicatedXA && !p.f.replica.safe {
+		p.log.Warn("the replica has run XA statements, and the server notes their position separately; if one was running during the backup, the copy stops with error 1397 or 1440 when it replicates; use --safe-slave-backup")
+	}
 	if p.f.replica.galeraInfo && p.galera == nil {
 		p.log.Warn("the server is no node of a Galera cluster, --galera-info records nothing")
 	}

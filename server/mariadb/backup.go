@@ -89,6 +89,11 @@ func (b *backup) Position(ctx context.Context) (server.Position, error) {
 	if p.Replication, err = sources(rows); err != nil {
 		return p, err
 	}
+	if len(p.Replication) > 0 {
+		if p.ReplicatedXA, err = b.replicatedXA(ctx); err != nil {
+			return p, err
+		}
+	}
 	lsn, err := b.Query(ctx, "ask for the LSN", lsnQuery)
 	if err != nil {
 		return p, err

@@ -7,3 +7,9 @@ func Strange(engine string) func() {
 	strangers = []string{engine}
 	return func() { strangers = old }
 }
+
+// OpenTransactions is openTransactions.
+var OpenTransactions = openTransactions
+
+// Unsettled is unsettled.
+var Unsettled = unsettled
