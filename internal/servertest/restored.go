@@ -26,7 +26,7 @@ func backupVariables(dir string) ([]string, error) {
 	for in.Scan() {
 		key, value, ok := strings.Cut(in.Text(), "=")
 		if ok && !strings.HasPrefix(key, "#") {
-			args = append(args, "--"+strings.TrimSpace(key)+"="+strings.TrimSpace(value))
+			args = append(args, "--"+strings.TrimSpace(key)+"="+strings.Trim(strings.TrimSpace(value), `"`))
 		}
 	}
 	return args, in.Err()
