@@ -75,7 +75,7 @@ type directory struct {
 	rep        Report
 	newest     format.LSN
 	newestFile string
-	flags      uint32                // of the system tablespace
+	flags      uint32              // of the system tablespace
 	skip       [2]innodb.PageRange // doublewrite pages of the system tablespace
 }
 
