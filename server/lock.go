@@ -351,8 +351,12 @@ func (l *Lock) settle(op string, err error) error {
 		e.Kind, e.Err = ErrLockTimeout, &cause{"not granted in time", err}
 	case number(err) == erQueryKilled:
 		e.Kind, e.Err = ErrLockLost, &cause{"another session killed the statement", err}
+	case number(err) == erConnKilled:
+		e.Kind, e.Err = ErrLockLost, &cause{"another session killed the lock connection (KILL); the server has released the locks", err}
+	case number(err) == erServerShutdown:
+		e.Kind, e.Err = ErrLockLost, &cause{"the server is shutting down; the lock connection and the locks are gone", err}
 	case broken(err) || errors.Is(err, sql.ErrConnDone):
-		e.Kind, e.Err = ErrLockLost, &cause{"the lock connection is gone, and the locks with it", err}
+		e.Kind, e.Err = ErrLockLost, &cause{"the lock connection broke: another session killed it (KILL), the server stopped, or the network closed it; the locks are released", err}
 	}
 	return l.abort(e)
 }

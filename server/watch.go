@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -52,7 +51,7 @@ func (l *Lock) look(ctx context.Context, refused time.Time) time.Time {
 	case err == nil && there, ctx.Err() != nil:
 		return time.Time{}
 	case err == nil:
-		l.fail(l.vanished(errors.New("the server no longer lists the lock connection")))
+		l.fail(l.vanished(fmt.Errorf("the lock connection (id %d) is gone from the server: another session killed it (KILL), or the network closed it; the server has released the locks", l.id)))
 	case refused.IsZero():
 		return time.Now()
 	case time.Since(refused) >= watchGrace:

@@ -101,7 +101,8 @@ func TestKilledLockConnectionIsNoticed(t *testing.T) {
 			if !errors.Is(err, server.ErrLockLost) {
 				t.Fatalf("got %v, want ErrLockLost", err)
 			}
-			contains(t, err, "in stage "+stage)
+			// G9: it says what happened.
+			contains(t, err, "in stage "+stage, "killed", "released the locks")
 			for name, step := range map[string]func(context.Context) error{"BlockCommit": b.BlockCommit, "FlushLogs": b.FlushLogs, "End": b.End} {
 				if got := step(t.Context()); got != err {
 					t.Errorf("%s after the loss: %v", name, got)
