@@ -89,12 +89,15 @@ type File struct {
 	// LeftOut says that Layout.Filter does not want it.
 	LeftOut bool
 	// SpaceID, HeadLSN and Unwritten are set by ReadSpaces: the id and the LSN
-	// that page 0 has, or that page 0 was not written yet.
+	// that page 0 has, or that page 0 was not written yet, or says nothing.
 	SpaceID   format.SpaceID
 	HeadLSN   format.LSN
 	Unwritten bool
 	// Signature is set by ReadSpaces and ReadSignatures.
 	Signature Signature
+	// Amend, if set, changes the beginning of what is copied of a file that is
+	// not InnoDB's: it is given the first bytes, all of a small file.
+	Amend func(head []byte)
 }
 
 // System is what must be known beforehand of a file of the system tablespace.

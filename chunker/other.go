@@ -60,7 +60,7 @@ func (c *Copier) copyOpen(ctx context.Context, f File, src opened) (Result, erro
 	if res.Entry.No, err = c.Sink.BeginFile(res.Entry); err != nil {
 		return Result{}, err
 	}
-	if res.Entry.Size, err = c.copyBytes(ctx, src, res.Entry.No); err != nil {
+	if res.Entry.Size, err = c.copyBytes(ctx, src, res.Entry.No, f.Amend); err != nil {
 		return Result{}, err
 	}
 	if err := c.Sink.EndFile(res.Entry.No, res.Entry.Size); err != nil {
@@ -74,7 +74,7 @@ func (c *Copier) copyOpen(ctx context.Context, f File, src opened) (Result, erro
 }
 
 // copyBytes sends a file to its end and returns where that was.
-func (c *Copier) copyBytes(ctx context.Context, src opened, no format.FileNo) (int64, error) {
+func (c *Copier) copyBytes(ctx context.Context, src opened, no format.FileNo, amend func([]byte)) (int64, error) {
 	out := runs{sink: c.Sink, no: no}
 	var off int64
 	for {
@@ -83,6 +83,9 @@ func (c *Copier) copyBytes(ctx context.Context, src opened, no format.FileNo) (i
 		if err != nil || n == 0 {
 			b.Release()
 			return off, errors.Join(err, out.flush())
+		}
+		if off == 0 && amend != nil {
+			amend(b.Space()[:n])
 		}
 		b.SetLen(n)
 		if err := c.pace(ctx, int64(n)); err != nil {

@@ -355,3 +355,30 @@ func TestNamesAreDecodedAsTheServerDoes(t *testing.T) {
 		}
 	}
 }
+
+// G9: only the mark of a .CSM that has the known form is cleared.
+func TestMarkOfAnOpenCSVTableIsCleared(t *testing.T) {
+	open := append([]byte{254, 1, 9: 7}, make([]byte, 25)...)
+	open[34] = 1
+	for _, c := range []struct {
+		name    string
+		b       []byte
+		cleared bool
+	}{
+		{"open for writing", slices.Clone(open), true},
+		{"too long", append(slices.Clone(open), 1), false},
+		{"too short", slices.Clone(open[:34]), false},
+		{"another version", append([]byte{254, 2}, open[2:]...), false},
+		{"another check byte", append([]byte{253, 1}, open[2:]...), false},
+	} {
+		before := slices.Clone(c.b)
+		closeCSV(c.b)
+		want := slices.Clone(before)
+		if c.cleared {
+			want[34] = 0
+		}
+		if !slices.Equal(c.b, want) {
+			t.Errorf("%s: %x became %x", c.name, before, c.b)
+		}
+	}
+}

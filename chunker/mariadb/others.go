@@ -60,6 +60,9 @@ func (d *Discoverer) Others(ctx context.Context) ([]chunker.File, error) {
 			}
 			f := d.file(filepath.Join(d.layout.DataDir, db, e.Name()), path.Join(db, e.Name()), format.KindFile)
 			f.Class = class
+			if class == chunker.ClassServerTable && strings.HasSuffix(e.Name(), ".CSM") {
+				f.Amend = closeCSV
+			}
 			if f.Linked = mayBeLinked(e.Name()); f.Linked && e.Type()&fs.ModeSymlink != 0 {
 				f.Source, _ = filepath.EvalSymlinks(f.Abs) // one that leads nowhere is reported when it is copied
 			}
@@ -69,6 +72,18 @@ func (d *Discoverer) Others(ctx context.Context) ([]chunker.File, error) {
 	})
 	slices.SortStableFunc(files, func(a, b chunker.File) int { return cmp.Compare(a.Class, b.Class) })
 	return files, err
+}
+
+// closeCSV clears the mark that the CSV engine sets in a table's .CSM as long as
+// the table is open for writing, and that makes the next server call the table
+// crashed. A log table is open whenever the log is on, and whole all the same:
+// its rows are appended. The file has 35 bytes: a check byte (254), a version (1),
+// four 8-byte numbers and the mark (storage/csv/ha_tina.cc, write_meta_file).
+func closeCSV(meta []byte) {
+	const size, check, version = 35, 254, 1
+	if len(meta) == size && meta[0] == check && meta[1] == version {
+		meta[size-1] = 0
+	}
 }
 
 // classify says when a file of a database stands still; ok is false for what
