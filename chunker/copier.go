@@ -45,6 +45,9 @@ type Copier struct {
 	Log *slog.Logger
 	// Progress, if set, is told of each piece of so many bytes.
 	Progress func(bytes int64)
+	// Unused, if set, is asked about a tablespace file whose page 0 is not sound.
+	// If it says that no table uses the file, that is no damage.
+	Unused func(ctx context.Context, f File) (bool, error)
 	// Before and After, if set, are called around the copy of each file. An
 	// error ends the copy. After is not called for files that are gone.
 	Before, After func(File) error
@@ -59,6 +62,9 @@ type Result struct {
 	File File
 	// Gone says that the file did not exist any more; all else is zero then.
 	Gone bool
+	// Unused says that the file is there, but is no tablespace and no table
+	// uses it. Gone is set too.
+	Unused bool
 	// Entry is for the manifest, as the file is called now.
 	Entry format.File
 	// Signature is the one before the first byte was read, Began when.

@@ -105,6 +105,10 @@ func (r *run) work(ctx context.Context) error {
 func (r *run) begin(ctx context.Context, file File) error {
 	s, err := r.open(ctx, file)
 	switch {
+	case errors.Is(err, errUnused):
+		r.add(Result{File: file, Gone: true, Unused: true})
+		r.schedule.opened(nil)
+		return nil
 	case err != nil:
 		r.schedule.opened(nil)
 		return err
@@ -185,6 +189,13 @@ func (r *run) identify(ctx context.Context, s *space) error {
 	return nil
 }
 
+// unusedAfter is how often page 0 is read before it is asked whether the file is
+// used: usually it is torn, and whole the next time.
+const unusedAfter = 6
+
+// errUnused says that no table uses a file.
+var errUnused = errors.New("no table uses the file")
+
 // readHead reads page 0 until it is sound, or finds that it was never written.
 func (r *run) readHead(ctx context.Context, s *space, buf []byte) ([]byte, error) {
 	for try := 1; ; try++ {
@@ -195,6 +206,15 @@ func (r *run) readHead(ctx context.Context, s *space, buf []byte) ([]byte, error
 		head, err := r.checkHead(s, buf[:n])
 		if err == nil {
 			return head, nil
+		}
+		if try == unusedAfter && r.Unused != nil && s.file.Kind == format.KindTablespace {
+			unused, err := r.Unused(ctx, s.file)
+			if err != nil {
+				return nil, err
+			}
+			if unused {
+				return nil, errUnused
+			}
 		}
 		if !s.patience.wait(ctx, try) {
 			if r.isStrange(buf[:n], err) {

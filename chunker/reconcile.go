@@ -175,22 +175,20 @@ func readSpace(f *File) error {
 	if err != nil {
 		return fmt.Errorf("read %s: %w", f.Abs, err)
 	}
-	return f.setSpace(head[:n])
+	f.setSpace(head[:n])
+	return nil
 }
 
 // setSpace reads the header of page 0. The id is there twice and never changes,
-// so that the page's checksum is not needed to believe it.
-func (f *File) setSpace(head []byte) error {
+// so that the page's checksum is not needed to believe it. Of a file whose two
+// differ the copy has to find out what it is.
+func (f *File) setSpace(head []byte) {
 	if len(head) < innodb.HeaderSize || innodb.IsZero(head) {
 		f.Unwritten = true
-		return nil
+		return
 	}
 	f.SpaceID, f.HeadLSN = innodb.FSPSpaceID(head), innodb.LSN(head)
-	if id := innodb.SpaceID(head); id != f.SpaceID && !f.LeftOut {
-		return &PageError{
-			Table: f.Table, Path: f.Abs, SpaceID: id, LSN: innodb.LSN(head), Tries: 1,
-			Cause: fmt.Errorf("page 0 has two space ids, %d and %d", id, f.SpaceID),
-		}
+	if innodb.SpaceID(head) != f.SpaceID && !f.LeftOut {
+		f.SpaceID, f.HeadLSN, f.Unwritten = 0, 0, true
 	}
-	return nil
 }

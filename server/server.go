@@ -59,6 +59,9 @@ type Server interface {
 	// TableNames returns the names that InnoDB has for tables with these ids,
 	// as db/table in the letters of file names, without those that are gone.
 	TableNames(ctx context.Context, ids []uint64) (map[uint64]string, error)
+	// KnowsTable says whether InnoDB's dictionary has a table, or a partition, of
+	// this name: db/table in the letters of file names.
+	KnowsTable(ctx context.Context, name string) (bool, error)
 	// OpenFiles returns the paths of all files the server has open as
 	// tablespaces, relative to the data directory where they are below it.
 	OpenFiles(ctx context.Context) (map[string]bool, error)

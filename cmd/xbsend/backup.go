@@ -167,7 +167,7 @@ func (b *backup) stream(ctx context.Context, redo format.Redo) (err error) {
 	b.files = b.discoverer()
 	b.copy = &chunker.Copier{
 		Sink: b.out, PageSize: b.layout.InnoDB.PageSize, Parallel: b.f.parallel, Rate: int64(b.f.rate),
-		Log: b.log, Progress: b.bar.Add, Before: b.hook.before, After: b.hook.after,
+		Log: b.log, Progress: b.bar.Add, Before: b.hook.before, After: b.hook.after, Unused: b.unused,
 	}
 
 	var m *format.Manifest

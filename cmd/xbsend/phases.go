@@ -253,6 +253,7 @@ func (p *phases) reconcile(ctx context.Context) error {
 	if err := p.mustStand(p.late); err != nil {
 		return err
 	}
+	p.warnUnused(p.late)
 	if p.leftOut, err = leaveOut(ctx, p.unwanted); err != nil {
 		return err
 	}
@@ -313,7 +314,7 @@ func (p *phases) written(ctx context.Context, lsn format.LSN) error {
 func (p *phases) mustStand(results []chunker.Result) error {
 	for _, r := range results {
 		switch {
-		case !r.Gone || filename.Internal(r.File.Rel):
+		case !r.Gone || r.Unused || filename.Internal(r.File.Rel):
 		case r.File.Class == chunker.ClassUnknown:
 			p.log.Warn("a file that is none of a table's was removed meanwhile and is left out", "file", r.File.Abs)
 		default:
@@ -436,6 +437,7 @@ func (p *phases) copyLast(ctx context.Context) error {
 // manifest says what the archive holds.
 func (p *phases) manifest() *format.Manifest {
 	p.warnReplication()
+	p.warnBig()
 	pos := &p.pos
 	m := &format.Manifest{
 		Tool: "xbsend " + version, Command: p.f.command, Started: p.started,

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path"
 	"slices"
+	"strings"
+
+	"github.com/dustin/go-humanize"
 
 	"github.com/xbstream/xbstream/chunker"
 	"github.com/xbstream/xbstream/format"
@@ -28,10 +32,55 @@ func (p *phases) settleUnwritten(ctx context.Context) error {
 		if !unwritten(r) || open[r.Entry.Path] || open[r.Entry.Source] {
 			return false
 		}
-		p.log.Warn("an empty file that no table uses is left out", "file", r.File.Abs)
+		p.log.Warn("a file that no table uses is left out: it has no tablespace header", "file", r.File.Abs, "size", humanize.IBytes(uint64(r.File.Signature.Size)))
 		return true
 	})
 	return nil
+}
+
+// unused says whether InnoDB's dictionary has no table of a file's name.
+func (b *backup) unused(ctx context.Context, f chunker.File) (bool, error) {
+	known, err := b.server.KnowsTable(ctx, strings.TrimSuffix(f.Rel, ".ibd"))
+	return err == nil && !known, err
+}
+
+// warnUnused names the files that are no tablespaces, as they are once DDL is
+// blocked.
+func (p *phases) warnUnused(results []chunker.Result) {
+	for _, r := range results {
+		if r.Unused {
+			p.log.Warn("a file that no table uses is left out: it is no tablespace", "file", r.File.Abs, "size", humanize.IBytes(uint64(r.File.Signature.Size)))
+		}
+	}
+}
+
+const (
+	// bigFile is the size from which on a file that no engine uses is told of.
+	bigFile = 1 << 20
+	// mostBig is how many of them are named.
+	mostBig = 5
+)
+
+// warnBig names, in one line, large files among the tables that no engine uses:
+// they are part of the backup, and of all that come.
+func (p *phases) warnBig() {
+	var big []chunker.Result
+	var total uint64
+	for _, r := range p.others {
+		if r.File.Class == chunker.ClassUnknown && !r.Gone && r.Entry.Size >= bigFile {
+			big = append(big, r)
+			total += uint64(r.Entry.Size)
+		}
+	}
+	if len(big) == 0 {
+		return
+	}
+	slices.SortFunc(big, func(a, b chunker.Result) int { return cmp.Compare(b.Entry.Size, a.Entry.Size) })
+	var names []string
+	for _, r := range big[:min(len(big), mostBig)] {
+		names = append(names, fmt.Sprintf("%s (%s)", r.File.Abs, humanize.IBytes(uint64(r.Entry.Size))))
+	}
+	p.log.Warn("the backup includes files that no storage engine uses", "files", len(big), "size", humanize.IBytes(total), "largest", strings.Join(names, ", "))
 }
 
 // settleStrays deals with files that bear the space id of another table: a copy

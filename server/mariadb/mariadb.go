@@ -132,6 +132,15 @@ func (m *mariadb) TableNames(ctx context.Context, ids []uint64) (map[uint64]stri
 	return names, nil
 }
 
+// KnowsTable reads InnoDB's dictionary; it needs PROCESS.
+func (m *mariadb) KnowsTable(ctx context.Context, name string) (bool, error) {
+	rows, err := server.Rows(ctx, m.s.DB, "SELECT 1 FROM information_schema.INNODB_SYS_TABLES WHERE NAME = "+text(name)+" LIMIT 1")
+	if err != nil {
+		return false, m.s.Fail("ask for the name of a table", err)
+	}
+	return len(rows) > 0, nil
+}
+
 // OpenFiles asks for what InnoDB has open; it needs PROCESS.
 func (m *mariadb) OpenFiles(ctx context.Context) (map[string]bool, error) {
 	return m.filesOf(ctx, "SELECT FILENAME FROM information_schema.INNODB_SYS_TABLESPACES")
