@@ -183,7 +183,7 @@ func (r *run) identify(ctx context.Context, s *space) error {
 		info.PageSize = r.PageSize
 		return err
 	}
-	info.ID = innodb.FSPSpaceID(head)
+	info.ID, s.file.HeadLSN = innodb.FSPSpaceID(head), innodb.LSN(head)
 	info.Encrypted = saysEncrypted(s.pages, head)
 	s.encrypted.Store(info.Encrypted)
 	return nil

@@ -113,6 +113,31 @@ func ReadSpaces(ctx context.Context, files []File) ([]File, error) {
 	return readAll(ctx, files, readSpace)
 }
 
+// ReadSpacesAgain is ReadSpaces for files of which there may be copies. One that is
+// unchanged since it was copied is not opened: what its page 0 says is known.
+func ReadSpacesAgain(ctx context.Context, files []File, copied []Result) ([]File, error) {
+	known := make(map[string]Result, len(copied)) // the latest by name
+	for _, r := range copied {
+		if !r.Gone {
+			known[r.File.Abs] = r
+		}
+	}
+	return readAll(ctx, files, func(f *File) error {
+		r, ok := known[f.Abs]
+		if !ok || r.Entry.Space.Rebuild || f.firstPage() != r.Entry.Space.FirstPage {
+			return readSpace(f)
+		}
+		if err := readSignature(f); err != nil {
+			return err
+		}
+		if !r.Unchanged(f.Signature) {
+			return readSpace(f)
+		}
+		f.SpaceID, f.HeadLSN = r.Entry.Space.ID, r.File.HeadLSN
+		return nil
+	})
+}
+
 // ReadSignatures returns files with their signature, in the same order, without
 // those that are gone.
 func ReadSignatures(ctx context.Context, files []File) ([]File, error) {

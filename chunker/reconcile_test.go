@@ -2,6 +2,8 @@ package chunker
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -133,5 +135,58 @@ func TestUnchanged(t *testing.T) {
 				t.Errorf("%v", got)
 			}
 		})
+	}
+}
+
+// A3: the first page of a file that is unchanged since it was copied is not read
+// again; that of every other file is.
+func TestReadSpacesAgain(t *testing.T) {
+	dir := t.TempDir()
+	page := func(id byte) []byte {
+		p := make([]byte, 16<<10)
+		p[37], p[41], p[23] = id, id, 9 // the space id, twice, and the LSN
+		return p
+	}
+	var files []File
+	for i, name := range []string{"same.ibd", "written.ibd", "new.ibd", "unsettled.ibd", "rebuilt.ibd", "unwritten.ibd"} {
+		f := File{Abs: filepath.Join(dir, name), Rel: "d/" + name, Kind: format.KindTablespace}
+		content := page(byte(i + 1))
+		if name == "unwritten.ibd" {
+			clear(content)
+		}
+		if err := os.WriteFile(f.Abs, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, f)
+	}
+	now, err := ReadSpaces(t.Context(), files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The copies say that their ids are 100 more, to tell where an answer is from.
+	var copied []Result
+	for _, f := range now {
+		r := Result{File: f, Signature: f.Signature, Began: time.Now().Add(time.Minute), Entry: format.File{Space: &format.Space{ID: f.SpaceID + 100}}}
+		switch f.Rel {
+		case "d/new.ibd":
+			r = Result{File: f, Gone: true}
+		case "d/unsettled.ibd":
+			r.Began = time.Now()
+		case "d/rebuilt.ibd", "d/unwritten.ibd":
+			r.Entry.Space.Rebuild = true
+		}
+		copied = append(copied, r)
+	}
+	if err := os.WriteFile(files[1].Abs, append(page(2), 0), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again, err := ReadSpacesAgain(t.Context(), files, copied)
+	if err != nil || len(again) != len(files) {
+		t.Fatal(len(again), err)
+	}
+	for i, want := range []format.SpaceID{101, 2, 3, 4, 5, 0} {
+		if f := again[i]; f.SpaceID != want || f.Unwritten != (want == 0) || !f.Unwritten && f.HeadLSN != 9 || f.Signature.Inode == 0 {
+			t.Errorf("%s has id %v, want %v: %+v", f.Rel, f.SpaceID, want, f)
+		}
 	}
 }

@@ -195,9 +195,11 @@ func TestImportOnServerThatHasJustStarted(t *testing.T) {
 	ctx := t.Context()
 	source := importSource(t)
 	// A file that was put in place before the start has the space id of another
-	// table, or the id of its own table, if it was kept while the table was away.
+	// table, or the id of its own table, if it was kept while the table was away;
+	// it may be replaced, in place, by a later state of the same table.
+	later := map[string]map[string][]byte{}
 	moments := []string{"redo-started", "tablespaces-listed", "before-copy", "after-copy", "stage-flush"}
-	kinds := []string{"later", "other", "own"}
+	kinds := []string{"later", "other", "own", "replaced"}
 	var names []string
 	for _, kind := range kinds {
 		for i := range moments {
@@ -208,8 +210,16 @@ func TestImportOnServerThatHasJustStarted(t *testing.T) {
 				check(t, source.Exec(ctx, "ALTER TABLE twins."+table+" DISCARD TABLESPACE"))
 			case "other":
 				check(t, source.ReplaceTablespace(ctx, "twins", "seed", table))
-			case "own":
-				keepTablespace(t, source, table)
+			case "own", "replaced":
+				kept := exported(t, source, table)
+				// The import will change the number of the index in its pages.
+				check(t, source.Exec(ctx, "ALTER TABLE twins."+table+" DROP INDEX a, ALGORITHM=INPLACE", "ALTER TABLE twins."+table+" ADD INDEX a (a), ALGORITHM=INPLACE"))
+				if kind == "replaced" {
+					check(t, source.Exec(ctx, "UPDATE twins."+table+" SET a = id, b = 'after'"))
+					later[table] = exported(t, source, table)
+				}
+				check(t, source.Exec(ctx, "ALTER TABLE twins."+table+" DISCARD TABLESPACE"))
+				check(t, writeFiles(kept))
 			}
 			names = append(names, "twins/"+table)
 		}
@@ -224,6 +234,9 @@ func TestImportOnServerThatHasJustStarted(t *testing.T) {
 		done[table] = true
 		if kind == "later" { // the file is put in place now
 			return source.ImportTablespace(ctx, "twins", "seed", table)
+		}
+		if err := writeFiles(later[table]); err != nil {
+			return err
 		}
 		return source.Exec(ctx, "ALTER TABLE twins."+table+" IMPORT TABLESPACE")
 	}
@@ -255,29 +268,34 @@ func TestImportOnServerThatHasJustStarted(t *testing.T) {
 	sameRows(t, source, startCopy(t, dir), int64(2000*(len(names)+1)))
 }
 
-// keepTablespace discards a table of twins and puts its own file back, to be
-// imported.
-func keepTablespace(t *testing.T, s *servertest.Server, table string) {
+// exported returns the files of a table of twins as FOR EXPORT makes them, by their
+// paths.
+func exported(t *testing.T, s *servertest.Server, table string) map[string][]byte {
 	t.Helper()
 	conn, err := s.DB().Conn(t.Context())
 	check(t, err)
 	defer conn.Close()
-	exec := func(query string) {
-		_, err := conn.ExecContext(t.Context(), query)
-		check(t, err)
-	}
-	kept := map[string][]byte{}
-	exec("FLUSH TABLES twins." + table + " FOR EXPORT")
+	_, err = conn.ExecContext(t.Context(), "FLUSH TABLES twins."+table+" FOR EXPORT")
+	check(t, err)
+	files := map[string][]byte{}
 	for _, ext := range []string{".ibd", ".cfg"} {
 		file := filepath.Join(s.Datadir(), "twins", table+ext)
-		kept[file], err = os.ReadFile(file)
+		files[file], err = os.ReadFile(file)
 		check(t, err)
 	}
-	exec("UNLOCK TABLES")
-	exec("ALTER TABLE twins." + table + " DISCARD TABLESPACE")
-	for file, content := range kept {
-		check(t, os.WriteFile(file, content, 0o660))
+	_, err = conn.ExecContext(t.Context(), "UNLOCK TABLES")
+	check(t, err)
+	return files
+}
+
+// writeFiles writes files in place: one that exists stays the same inode.
+func writeFiles(files map[string][]byte) error {
+	for name, content := range files {
+		if err := os.WriteFile(name, content, 0o660); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
 // A1, P1: where neither table was used since the start, the server has no file

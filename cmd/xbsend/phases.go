@@ -125,7 +125,12 @@ func (p *phases) spacesToCopy(ctx context.Context) ([]chunker.File, error) {
 		return nil, err
 	}
 	found, p.unwanted = divide(found)
-	now, err := chunker.ReadSpaces(ctx, found)
+	if len(p.spaces) == 0 { // nothing was copied yet: all are to be
+		p.plan = chunker.Plan{}
+		p.plan.Copy, err = chunker.ReadSignatures(ctx, found) // for their sizes
+		return p.plan.Copy, err
+	}
+	now, err := chunker.ReadSpacesAgain(ctx, found, p.spaces)
 	if err != nil {
 		return nil, err
 	}
@@ -144,9 +149,6 @@ func (p *phases) spacesToCopy(ctx context.Context) ([]chunker.File, error) {
 // A file that the server does not have open may have been written by somebody
 // else, of whose writes the redo has nothing.
 func (p *phases) trustOpen(ctx context.Context, away map[format.SpaceID]bool) (trusted bool, err error) {
-	if len(p.spaces) == 0 {
-		return false, nil // nothing was copied yet
-	}
 	var open map[string]bool
 	for _, f := range p.plan.Copy {
 		if !away[f.SpaceID] || !f.NotImportedSince(p.redo.Start().CheckpointLSN) {
