@@ -43,6 +43,7 @@ type backup struct {
 	tail  *redotail.Tailer
 	out   *format.Writer
 	seal  io.Closer // of the encryption around it; nil without
+	sent  *cli.Gather
 	// settled are the copies that stand for the tablespaces, once that is known.
 	settled []chunker.Result
 }
@@ -152,7 +153,9 @@ func (b *backup) stream(ctx context.Context, redo format.Redo) (err error) {
 		return err
 	}
 	defer pipe.Close()
-	out, err := b.sealed(pipe)
+	b.sent = cli.NewGather(pipe)
+	defer b.sent.Close()
+	out, err := b.sealed(b.sent)
 	if err != nil {
 		return err
 	}
@@ -261,6 +264,9 @@ func (b *backup) finish(m *format.Manifest, redo format.Redo) error {
 	t, err := b.out.Close(m)
 	if err == nil && b.seal != nil {
 		err = b.seal.Close()
+	}
+	if err == nil {
+		err = b.sent.Flush()
 	}
 	if err != nil {
 		return err

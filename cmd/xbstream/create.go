@@ -78,7 +78,12 @@ func (c *command) create(ctx context.Context, args []string) error {
 	n.bar = c.out.StartProgress(c.s.err)
 	defer n.bar.Stop()
 	n.bar.Watch(out)
-	t, err := n.run(ctx, out, f.Args())
+	gather := cli.NewGather(out)
+	defer gather.Close()
+	t, err := n.run(ctx, gather, f.Args())
+	if err == nil {
+		err = gather.Flush()
+	}
 	if err != nil {
 		return err
 	}

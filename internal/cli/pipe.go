@@ -18,7 +18,7 @@ import (
 type Pipe struct {
 	opt    PipeOptions
 	file   *os.File
-	write  func([]byte) (int, error)
+	write  func([][]byte) (int, error) // all of several pieces, in order
 	read   func([]byte) (int, error)
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -99,7 +99,24 @@ func newPipe(ctx context.Context, f *os.File, opt PipeOptions) *Pipe {
 func (p *Pipe) Read(b []byte) (int, error) { return p.transfer(p.read, b) }
 
 // Write implements io.Writer.
-func (p *Pipe) Write(b []byte) (int, error) { return p.transfer(p.write, b) }
+func (p *Pipe) Write(b []byte) (int, error) { return p.writePieces(b) }
+
+// writePieces writes pieces as one.
+func (p *Pipe) writePieces(pieces ...[]byte) (int, error) {
+	return p.transfer(func([]byte) (int, error) { return p.write(pieces) }, nil)
+}
+
+// writeFile writes pieces to what is neither pipe nor socket.
+func (p *Pipe) writeFile(pieces [][]byte) (n int, err error) {
+	for _, b := range pieces {
+		m, err := p.file.Write(b)
+		n += m
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
 
 func (p *Pipe) transfer(f func([]byte) (int, error), b []byte) (int, error) {
 	p.steps.Add(1)

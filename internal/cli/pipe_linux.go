@@ -29,3 +29,6 @@ func letReaderGoOn() {
 	d := unix.NsecToTimespec(int64(readerTime))
 	_ = unix.Nanosleep(&d, nil)
 }
+
+// writev writes pieces, of which there is at least one.
+func writev(fd int, pieces [][]byte) (int, error) { return unix.Writev(fd, pieces) }

@@ -6,6 +6,6 @@ package cli
 
 func (p *Pipe) reader() func([]byte) (int, error) { return p.file.Read }
 
-func (p *Pipe) writer() (write func([]byte) (int, error), undo func(), err error) {
-	return p.file.Write, func() {}, nil
+func (p *Pipe) writer() (write func([][]byte) (int, error), undo func(), err error) {
+	return p.writeFile, func() {}, nil
 }

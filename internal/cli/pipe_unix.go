@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -50,10 +51,10 @@ const pipeSize = 1 << 20
 
 // writer returns what writes the file. A pipe is made non-blocking, which undo
 // takes back, because others may share it.
-func (p *Pipe) writer() (write func([]byte) (int, error), undo func(), err error) {
+func (p *Pipe) writer() (write func([][]byte) (int, error), undo func(), err error) {
 	pipe, err := isPipe(p.file)
 	if err != nil || !pipe {
-		return p.file.Write, func() {}, err
+		return p.writeFile, func() {}, err
 	}
 	growPipe(p.file, pipeSize)
 	fd, err := unix.Dup(int(p.file.Fd()))
@@ -72,7 +73,7 @@ func (p *Pipe) writer() (write func([]byte) (int, error), undo func(), err error
 		return nil, nil, err
 	}
 	stop := context.AfterFunc(p.ctx, func() { f.SetWriteDeadline(time.Now()) })
-	return func(b []byte) (int, error) { return p.writeTo(conn, b) }, func() {
+	return func(pieces [][]byte) (int, error) { return p.writeTo(conn, pieces) }, func() {
 		stop()
 		unix.SetNonblock(fd, false)
 		f.Close()
@@ -88,21 +89,21 @@ func (p *Pipe) writeError(err error) error {
 	return at
 }
 
-// writeTo writes all of b, and notices each part of it that is taken. A pipe that
+// writeTo writes all pieces, and notices each part that is taken. A pipe that
 // was full has room again as soon as the reader has taken a little, which is 16
 // KiB with ssh. Filling that at once makes both sides take turns by such pieces,
 // which costs them more than the data does; so a reader that has left most of it
 // is let go on first. One that takes large pieces must not wait for us.
-func (p *Pipe) writeTo(conn syscall.RawConn, b []byte) (n int, err error) {
-	wasFull := false
+func (p *Pipe) writeTo(conn syscall.RawConn, pieces [][]byte) (n int, err error) {
+	wasFull, left := false, slices.Clone(pieces)
 	waited := conn.Write(func(fd uintptr) bool {
 		if wasFull && unread(fd) > pipeSize/4*3 {
 			letReaderGoOn()
 		}
 		wasFull = true
-		for n < len(b) {
+		for left = rest(left, 0); len(left) > 0; {
 			var m int
-			m, err = unix.Write(int(fd), b[n:])
+			m, err = writev(int(fd), left)
 			switch {
 			case err == unix.EINTR:
 			case err == unix.EAGAIN:
@@ -113,6 +114,7 @@ func (p *Pipe) writeTo(conn syscall.RawConn, b []byte) (n int, err error) {
 				return true
 			default:
 				n += m
+				left = rest(left, m)
 				p.moved()
 			}
 		}
@@ -125,4 +127,16 @@ func (p *Pipe) writeTo(conn syscall.RawConn, b []byte) (n int, err error) {
 		err = waited
 	}
 	return n, err
+}
+
+// rest is what is left of pieces after n bytes, without empty ones at its start.
+func rest(pieces [][]byte, n int) [][]byte {
+	for len(pieces) > 0 && n >= len(pieces[0]) {
+		n -= len(pieces[0])
+		pieces = pieces[1:]
+	}
+	if n > 0 {
+		pieces[0] = pieces[0][n:]
+	}
+	return pieces
 }
