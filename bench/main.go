@@ -17,7 +17,10 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
+
+	"github.com/dustin/go-humanize"
 
 	"github.com/xbstream/xbstream/internal/servertest"
 )
@@ -38,7 +41,7 @@ func main() {
 	flag.Int64Var(&c.redoMB, "redo", 400, "redo of the directory to prepare, in MiB")
 	flag.IntVar(&c.runs, "runs", 5, "counted runs of each command")
 	flag.IntVar(&c.tables, "tables", 20000, "number of small tables")
-	flag.StringVar(&c.only, "only", "", "run this part only: backup, prepare, tables or locks")
+	flag.StringVar(&c.only, "only", "", "run this part only: backup, cached, cold, prepare, tables or locks")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := run(ctx, c)
@@ -62,7 +65,7 @@ func run(ctx context.Context, c config) error {
 	for _, l := range []struct {
 		name string
 		run  func(context.Context, config) error
-	}{{"backup", benchBackup}, {"prepare", benchPrepare}, {"tables", benchTables}, {"locks", benchLocks}} {
+	}{{"backup", benchBackup}, {"cached", benchCached}, {"cold", benchCold}, {"prepare", benchPrepare}, {"tables", benchTables}, {"locks", benchLocks}} {
 		if c.only != "" && c.only != l.name {
 			continue
 		}
@@ -73,38 +76,119 @@ func run(ctx context.Context, c config) error {
 	return nil
 }
 
-// benchBackup measures the backup of an idle server, whose data is cached: into
-// a pipe that is thrown away, and the whole way to a directory that starts.
+// benchBackup measures the backup of an idle server with the defaults, where the
+// peer reads past the page cache: into a pipe that is thrown away, and the whole
+// way to a directory that starts.
 func benchBackup(ctx context.Context, c config) error {
-	s, err := servertest.Start(ctx, servertest.Options{LogFileSize: 96 << 20, LogBin: true,
-		Args: []string{"--innodb-buffer-pool-size=1G", "--innodb-flush-log-at-trx-commit=2"}})
+	s, err := startBulk(ctx, c)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	if err := s.CreateSchema(ctx, servertest.LoadOptions{BulkBytes: c.dataMB << 20}); err != nil {
+	b := backupOf(c, s)
+	if err := b.compareAway(ctx, c, ""); err != nil {
 		return err
+	}
+	if err := compare(ctx, c, "encrypted (peer: age)", b.fresh,
+		pipeline{b.peer, {"age", "-r", benchKey}, away}, pipeline{append(slices.Clone(b.ours), "-r", benchKey), away}); err != nil {
+		return err
+	}
+	return b.compareWhole(ctx, c, "")
+}
+
+// benchCached measures the same where both sides read from the page cache.
+func benchCached(ctx context.Context, c config) error {
+	s, err := startBulk(ctx, c, "--innodb-flush-method=fsync")
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	b := backupOf(c, s)
+	b.peer = append(b.peer, "--innodb-flush-method=fsync")
+	if err := b.compareAway(ctx, c, ", flush method fsync"); err != nil {
+		return err
+	}
+	return b.compareWhole(ctx, c, ", flush method fsync")
+}
+
+// benchCold measures the backup of a server that has just been started, before
+// each run, and so has none of the tables open.
+func benchCold(ctx context.Context, c config) error {
+	s, err := startBulk(ctx, c, "--innodb-buffer-pool-load-at-startup=OFF")
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	b := backupOf(c, s)
+	b.fresh = func() error {
+		// With nothing left to purge, which would open tables.
+		if err := s.Exec(ctx, "SET GLOBAL innodb_fast_shutdown=0"); err != nil {
+			return err
+		}
+		if err := s.Restart(ctx); err != nil {
+			return err
+		}
+		return readAll(s.Datadir())
+	}
+	if err := b.fresh(); err != nil {
+		return err
+	}
+	size, err := dataSize(s.Datadir())
+	if err != nil {
+		return err
+	}
+	return b.compareAway(ctx, c, fmt.Sprintf(", server just started, %s of data", humanize.IBytes(uint64(size))))
+}
+
+// startBulk starts a server with the data set.
+func startBulk(ctx context.Context, c config, args ...string) (*servertest.Server, error) {
+	s, err := servertest.Start(ctx, servertest.Options{LogFileSize: 96 << 20, LogBin: true,
+		Args: append([]string{"--innodb-buffer-pool-size=1G"}, args...)})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.CreateSchema(ctx, servertest.LoadOptions{BulkBytes: c.dataMB << 20}); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	if err := settle(ctx, s); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// sides are the commands that back up one server.
+type sides struct {
+	peer, ours []string
+	// fresh is called before each run: the peer drops what it has read from the
+	// page cache, so that whoever comes after it would pay for the disk.
+	fresh func() error
+}
+
+var away = []string{"wc", "-c"}
+
+func backupOf(c config, s *servertest.Server) sides {
+	return sides{
+		// It keeps a descriptor for each table.
+		peer: []string{"sh", "-c", `ulimit -n $(ulimit -Hn); exec "$@"`, "sh", "mariabackup", "--no-defaults", "--backup", "--stream=xbstream",
+			"--user=root", "--socket=" + s.Socket(), "--target-dir=/tmp"},
+		ours:  []string{filepath.Join(c.bin, "xbsend"), "--no-defaults", "--user=root", "--socket=" + s.Socket()},
+		fresh: func() error { return readAll(s.Datadir()) },
+	}
+}
+
+// compareAway compares backups into a pipe that is thrown away, plain and
+// compressed. Both are called as a user calls them.
+func (b sides) compareAway(ctx context.Context, c config, where string) error {
+	if err := compare(ctx, c, "backup, thrown away"+where, b.fresh, pipeline{b.peer, away}, pipeline{b.ours, away}); err != nil {
 		return err
 	}
-	// The peer drops what it has read from the page cache, so that whoever
-	// comes after it would pay for the disk.
-	cached := func() error { return readAll(s.Datadir()) }
-	peer := []string{"mariabackup", "--no-defaults", "--backup", "--stream=xbstream", "--user=root", "--socket=" + s.Socket(), "--target-dir=/tmp"}
-	ours := []string{filepath.Join(c.bin, "xbsend"), "--no-defaults", "--user=root", "--socket=" + s.Socket()}
-	away := []string{"wc", "-c"}
-	if err := compare(ctx, c, "backup, thrown away", cached, pipeline{peer, away}, pipeline{ours, away}); err != nil {
-		return err
-	}
-	if err := compare(ctx, c, "compressed (peer: zstd -T0 -1)", cached,
-		pipeline{peer, {"zstd", "-q", "-T0", "-1"}, away}, pipeline{append(slices.Clone(ours), "--compress=fast"), away}); err != nil {
-		return err
-	}
-	if err := compare(ctx, c, "encrypted (peer: age)", cached,
-		pipeline{peer, {"age", "-r", benchKey}, away}, pipeline{append(slices.Clone(ours), "-r", benchKey), away}); err != nil {
-		return err
-	}
+	return compare(ctx, c, "--compress (peer: zstd -T0 -1)"+where, b.fresh,
+		pipeline{b.peer, {"zstd", "-q", "-T0", "-1"}, away}, pipeline{append(slices.Clone(b.ours), "--compress"), away})
+}
+
+// compareWhole compares the whole way. Ours syncs what it restores, so the peer's
+// line ends in sync.
+func (b sides) compareWhole(ctx context.Context, c config, where string) error {
 	dir, err := servertest.TempDir("bench-whole")
 	if err != nil {
 		return err
@@ -117,16 +201,33 @@ func benchBackup(ctx context.Context, c config) error {
 		if err := os.Mkdir(target, 0o700); err != nil {
 			return err
 		}
-		return cached()
+		return b.fresh()
 	}
-	return compare(ctx, c, "backup, extract, prepare, synced", fresh,
-		pipeline{peer, {"mbstream", "-x", "-C", target}}.then(
+	return compare(ctx, c, "backup, extract, prepare, synced"+where, fresh,
+		pipeline{b.peer, {"mbstream", "-x", "-C", target}}.then(
 			pipeline{{"mariabackup", "--no-defaults", "--prepare", "--target-dir=" + target}}, pipeline{{"sync", "-f", target}}),
-		pipeline{ours, {filepath.Join(c.bin, "xbstream"), "-x", "--prepare", "-C", target}})
+		pipeline{b.ours, {filepath.Join(c.bin, "xbstream"), "-x", "--prepare", "-C", target}})
 }
 
 // benchKey is a public key; nobody has its secret.
 const benchKey = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+
+// dataSize is the size of the files below dir but for redo and temporary ones.
+func dataSize(dir string) (size int64, err error) {
+	return size, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // a temporary file of the server
+		}
+		if err != nil || !e.Type().IsRegular() || strings.HasPrefix(e.Name(), "ib_logfile") || e.Name() == "ibtmp1" {
+			return err
+		}
+		st, err := e.Info()
+		if err == nil {
+			size += st.Size()
+		}
+		return err
+	})
+}
 
 // readAll reads every file below dir, which puts it into the page cache.
 func readAll(dir string) error {
@@ -174,10 +275,13 @@ func benchTables(ctx context.Context, c config) error {
 	if err := settle(ctx, s); err != nil {
 		return err
 	}
-	peer := []string{"sh", "-c", `ulimit -n $(ulimit -Hn); exec "$@"`, "sh", "mariabackup", "--no-defaults", "--backup", "--stream=xbstream", "--user=root", "--socket=" + s.Socket(), "--target-dir=/tmp"}
-	ours := []string{"prlimit", "--nofile=256", filepath.Join(c.bin, "xbsend"), "--no-defaults", "--user=root", "--socket=" + s.Socket()}
-	return compare(ctx, c, fmt.Sprintf("%d small tables (ours: 256 open files)", c.tables), nil,
-		pipeline{peer, {"wc", "-c"}}, pipeline{ours, {"wc", "-c"}})
+	b := backupOf(c, s)
+	b.ours = append([]string{"prlimit", "--nofile=256"}, b.ours...)
+	name := fmt.Sprintf(", %d small tables (ours: 256 open files)", c.tables)
+	if err := compare(ctx, c, "backup, thrown away"+name, b.fresh, pipeline{b.peer, away}, pipeline{b.ours, away}); err != nil {
+		return err
+	}
+	return b.compareWhole(ctx, c, name)
 }
 
 // settle waits until the server has written what it has to write, so that no

@@ -37,13 +37,13 @@ type backup struct {
 	// saidLeftOut has the paths that warnLeftOut was told of.
 	saidLeftOut sync.Map
 
-	files chunker.Discoverer
-	copy  *chunker.Copier
-	redo  redotail.Log
-	tail  *redotail.Tailer
-	out   *format.Writer
-	seal  io.Closer // of the encryption around it; nil without
-	sent  *cli.Gather
+	files  chunker.Discoverer
+	copy   *chunker.Copier
+	redo   redotail.Log
+	tail   *redotail.Tailer
+	out    *format.Writer
+	seal   io.Closer   // of the encryption around it; nil without
+	gather *cli.Gather // in front of standard output
 	// settled are the copies that stand for the tablespaces, once that is known.
 	settled []chunker.Result
 }
@@ -153,9 +153,9 @@ func (b *backup) stream(ctx context.Context, redo format.Redo) (err error) {
 		return err
 	}
 	defer pipe.Close()
-	b.sent = cli.NewGather(pipe)
-	defer b.sent.Close()
-	out, err := b.sealed(b.sent)
+	b.gather = cli.NewGather(pipe)
+	defer b.gather.Close()
+	out, err := b.sealed(b.gather)
 	if err != nil {
 		return err
 	}
@@ -266,7 +266,7 @@ func (b *backup) finish(m *format.Manifest, redo format.Redo) error {
 		err = b.seal.Close()
 	}
 	if err == nil {
-		err = b.sent.Flush()
+		err = b.gather.Flush()
 	}
 	if err != nil {
 		return err
