@@ -170,7 +170,7 @@ func (tr *tree) create(id format.SpaceID, name string) (*tablespace, error) {
 	return tr.fresh(id, name)
 }
 
-// nameIndex finds tablespaces that redo creates by the names that it gives them.
+// nameIndex finds tablespaces by the names that redo gives them.
 type nameIndex struct {
 	last map[string]format.SpaceID // of those that are there at the end
 	ever map[string]format.SpaceID // the newest that had the name
@@ -185,7 +185,7 @@ func newNameIndex(spaces map[format.SpaceID]*history, known func(format.SpaceID)
 		}
 	}
 	for id, h := range spaces {
-		if !h.created || known(id) {
+		if known(id) {
 			continue
 		}
 		if !h.gone() {
