@@ -14,6 +14,7 @@ import (
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/agekeys"
+	"github.com/xbstream/xbstream/internal/quote"
 )
 
 // keys are the identities that may open an archive.
@@ -83,7 +84,7 @@ func (k *keys) ask(ctx context.Context, prompt string) ([]byte, error) {
 		return nil, fmt.Errorf("no terminal to ask for it: %w", err)
 	}
 	defer term.Restore(int(in.Fd()), before)
-	fmt.Fprint(out, prompt)
+	fmt.Fprint(out, quote.Line(prompt))
 	defer fmt.Fprintln(out)
 	type answer struct {
 		text []byte

@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"github.com/spf13/pflag"
+
+	"github.com/xbstream/xbstream/internal/quote"
 )
 
 // Output holds the flags both commands have for what they say.
@@ -49,7 +51,7 @@ func (o *Output) Logger(name string, stderr io.Writer) *slog.Logger {
 		level = slog.LevelError
 	}
 	if o.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level}))
+		return slog.New(slog.NewJSONHandler(quote.JSON(stderr), &slog.HandlerOptions{Level: level}))
 	}
 	return slog.New(&lines{name: name, level: level, w: stderr, mu: new(sync.Mutex)})
 }
@@ -81,21 +83,15 @@ func (h *lines) Handle(_ context.Context, r slog.Record) error {
 	if attrs != "" {
 		b.WriteString(" (" + strings.TrimPrefix(attrs, ", ") + ")")
 	}
-	b.WriteByte('\n')
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	_, err := io.WriteString(h.w, oneLine(b.String()))
+	// A message may quote a server, an archive or a file name.
+	_, err := io.WriteString(h.w, quote.Line(b.String())+"\n")
 	return err
 }
 
 func attrText(a slog.Attr) string {
 	return fmt.Sprintf(", %s %v", strings.ReplaceAll(a.Key, "_", " "), a.Value.Resolve())
-}
-
-// oneLine keeps a message that quotes a server or a file name on one line.
-func oneLine(s string) string {
-	s = strings.TrimSuffix(s, "\n")
-	return strings.NewReplacer("\n", " ", "\r", " ", "\x1b", "\\e").Replace(s) + "\n"
 }
 
 func (h *lines) WithAttrs(attrs []slog.Attr) slog.Handler {
