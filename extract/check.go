@@ -35,6 +35,14 @@ func checkTarget(opt Options) error {
 	if !st.IsDir() {
 		return fmt.Errorf("%w: %q is no directory", ErrTarget, opt.Dir)
 	}
+	dir, err := os.Open(opt.Dir)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrTarget, err)
+	}
+	defer dir.Close()
+	if err := busy(lockDir(dir), opt.Dir); err != nil {
+		return err
+	}
 	_, err = inspect(os.DirFS(opt.Dir), opt)
 	return err
 }

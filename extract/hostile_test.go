@@ -2,6 +2,7 @@ package extract
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"io/fs"
@@ -181,6 +182,34 @@ func TestLinksInTheTargetAreNotFollowed(t *testing.T) {
 		if got := tree(t, outside); len(got) != 2 || got["kept"] != "kept" {
 			t.Errorf("link %q: outside of the target are %v", link, got)
 		}
+	}
+}
+
+// Two extractions into one target: the second is refused, and changes nothing of
+// what the first one does.
+func TestTwoExtractionsIntoOneTarget(t *testing.T) {
+	a := ordinary().archive(t)
+	dir := filepath.Join(t.TempDir(), "new")
+	var second, third error
+	opt := Options{Dir: dir, Prepare: func(ctx context.Context, _ string) error {
+		again := Options{Dir: dir, IntoNonEmpty: true, RemovePartial: true}
+		second = CheckTarget(again)
+		_, third = Extract(ctx, Stream(bytes.NewReader(a), 2), again)
+		return nil
+	}}
+	rep, err := Extract(t.Context(), Stream(bytes.NewReader(a), 2), opt)
+	check(t, err)
+	for _, err := range []error{second, third} {
+		if !errors.Is(err, ErrTarget) || !strings.Contains(err.Error(), "another extraction") {
+			t.Errorf("the second: %v", err)
+		}
+	}
+	if got := tree(t, dir); len(got) < rep.Files {
+		t.Errorf("%d entries of %d files", len(got), rep.Files)
+	}
+	// It is free again.
+	if err := CheckTarget(Options{Dir: dir, IntoNonEmpty: true}); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -31,6 +31,7 @@ type target struct {
 	opt      Options
 	made     bool     // the directory itself is ours
 	root     *os.Root // the target
+	lock     *os.File // the target, held against other extractions into it
 	stage    *os.Root // the staging directory
 	name     string   // of the staging directory
 	manifest *os.File
@@ -100,6 +101,21 @@ func (t *target) openDir() error {
 		return fmt.Errorf("%w: %w", ErrTarget, err)
 	}
 	t.root = root
+	if t.lock, err = root.Open("."); err != nil {
+		return fmt.Errorf("%w: %w", ErrTarget, t.located(err))
+	}
+	return busy(lockDir(t.lock), t.opt.Dir)
+}
+
+// errBusy says that another extraction is at work in a directory. Without the
+// lock each of two could take the other's staging directory for a leftover, or
+// publish in the place of the other's files.
+var errBusy = errors.New("another extraction into it is running")
+
+func busy(err error, dir string) error {
+	if err != nil {
+		return fmt.Errorf("%w: directory %q: %w", ErrTarget, dir, err)
+	}
 	return nil
 }
 
@@ -108,7 +124,7 @@ func (t *target) clear(left []string) error {
 	for _, name := range left {
 		t.opt.Log.Info("removing an unfinished extraction", "path", filepath.Join(t.opt.Dir, name))
 		if err := t.root.RemoveAll(name); err != nil {
-			return fmt.Errorf("%w: %w", ErrTarget, err)
+			return fmt.Errorf("%w: remove %q: %w", ErrTarget, filepath.Join(t.opt.Dir, name), err)
 		}
 	}
 	return nil
@@ -265,6 +281,9 @@ func (t *target) discard() {
 			}
 		}
 		t.root.Close()
+	}
+	if t.lock != nil {
+		t.lock.Close()
 	}
 	if t.made {
 		os.Remove(t.opt.Dir) // fails, as it should, when something is in it
