@@ -114,8 +114,9 @@ func TestReaderRefusesHostileStreams(t *testing.T) {
 		{"dot twice", `element "."`, a.file("././a", "x")},
 		{"empty path", "empty", a.file("", "x")},
 		{"only a dot", "empty", a.file("./", "x")},
-		{"NUL", "NUL or backslash", a.file("b\x00c", "x")},
-		{"backslash", "NUL or backslash", a.file(`..\b`, "x")},
+		{"NUL", "control character", a.file("b\x00c", "x")},
+		{"backslash", "backslash", a.file(`..\b`, "x")},
+		{"line end", "control character", a.file("b\nc", "x")}, // B2
 		{"not UTF-8", "not UTF-8", a.file("b\xff", "x")},
 		{"path element too long", "over the limit", a.file(strings.Repeat("x", 256), "x")},
 		{"path too long", "path of 5000 bytes", a.file(strings.Repeat("x/", 2500), "x")},

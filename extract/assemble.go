@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -20,7 +19,7 @@ import (
 // assemble compares the manifest with what arrived and gives every file its
 // name below tree.
 func (t *target) assemble(ctx context.Context, got *arrival) (*Report, error) {
-	a := &assembly{t: t, got: got, seen: format.NewEntries()}
+	a := &assembly{t: t, got: got, seen: format.NewEntries(got.foreign())}
 	if t.opt.Only != nil {
 		a.choice = NewChoice(t.opt.Only)
 	}
@@ -91,37 +90,31 @@ type assembly struct {
 	got    *arrival
 	files  int    // named and kept
 	moved  int    // of these, from outside of the source's data directory
-	left   int    // named, but not wanted
 	system string // top-level name of the first file of the system tablespace
 	seen   *format.Entries
 	choice *Choice // of what is kept, nil for all
-	// sources are the first DATA DIRECTORYs, and link the first link file.
+	// sources are the first DATA DIRECTORYs.
 	sources []string
-	link    string
 }
 
 // entry makes one entry of the manifest real.
 func (a *assembly) entry(f *format.File) error {
-	if a.reserved(f.Path) {
-		return incomplete("file %q has a name that extraction itself uses", f.Path)
+	if err := a.seen.Add(f); err != nil {
+		return incomplete("%w", err)
 	}
 	p := treeDir + "/" + f.Path
-	a.seen.Add(f)
 	if !f.Arrived() {
 		return nil
 	}
 	a.note(f)
-	if a.link == "" && path.Ext(f.Path) == ".isl" {
-		a.link = f.Path
-	}
 	if a.choice != nil && !a.choice.Keeps(f) {
 		return a.leave(f)
 	}
 	if f.Kind == format.KindDir {
 		return a.makeDir(f, p)
 	}
-	if err := a.arrived(f); err != nil {
-		return err
+	if err := a.got.Take(f); err != nil {
+		return incomplete("%w", err)
 	}
 	if err := mkdirAll(a.t.stage, f, path.Dir(p)); err != nil {
 		return err
@@ -164,44 +157,16 @@ func mkdirAll(stage *os.Root, f *format.File, p string) error {
 	return err
 }
 
-// reserved names are written by extraction itself, or would look like its own
-// staging directory.
-func (a *assembly) reserved(p string) bool {
-	if strings.HasPrefix(p, partialPrefix) {
-		return true
-	}
-	return !a.got.foreign() && (p == logName || p == ManifestName || slices.Contains(infoNames, p))
-}
-
-// arrived compares one entry with what arrived under its number; a number is
-// used up by it.
-func (a *assembly) arrived(f *format.File) error {
-	n := int(f.No)
-	if n > len(a.got.sizes) {
-		return incomplete("file %q: number %d never arrived", f.Path, n)
-	}
-	size := a.got.sizes[n-1]
-	if size == used {
-		return incomplete("file %q: number %d is used twice", f.Path, n)
-	}
-	if size < 0 {
-		return incomplete("file %q: number %d never arrived", f.Path, n)
-	}
-	if size != f.Size {
-		return incomplete("file %q: %d bytes arrived, %d announced", f.Path, size, f.Size)
-	}
-	a.got.sizes[n-1] = used
-	return nil
-}
-
 // leave passes over what is not kept, whether it arrived or not.
 func (a *assembly) leave(f *format.File) error {
 	if f.Kind == format.KindDir {
 		return nil
 	}
-	if n := int(f.No); n <= len(a.got.sizes) && a.got.sizes[n-1] != absent {
-		a.left++
-		return a.arrived(f)
+	if !a.got.Has(f.No) {
+		return nil
+	}
+	if err := a.got.Take(f); err != nil {
+		return incomplete("%w", err)
 	}
 	return nil
 }
@@ -250,33 +215,18 @@ func (a *assembly) copyKept(ctx context.Context, w io.Writer, m *format.Manifest
 
 // complete makes sure that nothing is missing and nothing is left over.
 func (a *assembly) complete(m *format.Manifest) error {
-	if m.ArchiveID != a.got.id {
-		return incomplete("it belongs to archive %s, this is %s", m.ArchiveID, a.got.id)
+	check := a.got.Check
+	if a.t.opt.Only != nil {
+		check = a.got.CheckPart
 	}
-	if left := a.unnamed(); a.t.opt.Only == nil && left != m.Discarded {
-		return incomplete("%d files arrived that it does not name, %d announced", left, m.Discarded)
-	}
-	if err := a.seen.Check(); err != nil {
+	if err := check(m, a.got.id); err != nil {
 		return incomplete("%w", err)
 	}
-	if b := m.Backup; b != nil && b.Redo.Format != mariadb.FormatName {
-		return fmt.Errorf("%w: redo format %q", format.ErrUnsupported, b.Redo.Format)
-	}
-	if m.Backup != nil && a.link != "" {
-		// A server, and recovery, would write to whatever it names.
-		return incomplete("%q: a backup has no link files", a.link)
-	}
-	if m.Backup != nil && a.system == "" && a.t.opt.Only == nil {
-		return incomplete("no system tablespace")
-	}
-	if err := m.CheckRedo(a.got.redoFrom, a.got.redoTo); err != nil {
+	if err := a.seen.Check(m, false); err != nil {
 		return incomplete("%w", err)
 	}
 	return nil
 }
-
-// unnamed counts files that arrived and that no entry names.
-func (a *assembly) unnamed() int { return len(a.got.sizes) - a.files - a.left }
 
 // redoLog puts the head in front of the joined redo and the log in its place.
 func (a *assembly) redoLog(m *format.Manifest) error {

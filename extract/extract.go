@@ -146,22 +146,13 @@ func Stream(r io.Reader, parallel int) func() (Frames, error) {
 
 // arrival is what arrived, as far as the manifest is compared with it.
 type arrival struct {
-	sizes    []int64 // of file n at n-1, or one of the negative values below
-	redoFrom format.LSN
-	redoTo   format.LSN // 0 when there was no redo
-	totals   format.Totals
-	id       string
+	format.Arrival
+	totals format.Totals
+	id     string
 }
 
 // foreign says that the archive is of another format, see Frames.
 func (a *arrival) foreign() bool { return a.id == "" }
-
-// Sizes that are none.
-const (
-	unfinished = -1 - iota // announced, not closed
-	absent                 // not among the frames at all
-	used                   // compared with its entry in the manifest
-)
 
 // receive writes the frames of the whole archive into the staging directory.
 func receive(ctx context.Context, open func() (Frames, error), t *target, opt Options) (*arrival, error) {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/format/formattest"
 	"github.com/xbstream/xbstream/internal/innodb/mariadb"
 )
 
@@ -77,12 +78,13 @@ func (s source) archive(t testing.TB) []byte {
 	if len(s.redo) > 0 {
 		check(t, w.WriteRedo(lsn, s.redo))
 	}
-	if s.manifest != nil {
-		s.manifest(m)
-	}
 	_, err = w.Close(m)
 	check(t, err)
-	return out.Bytes()
+	if s.manifest == nil {
+		return out.Bytes()
+	}
+	s.manifest(m)
+	return formattest.Rewrite(out.Bytes(), func([]byte) []byte { return formattest.Encode(m) })
 }
 
 // writeContent sends runs of 4096 NUL bytes as holes, the last piece first.

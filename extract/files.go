@@ -53,23 +53,11 @@ func (d *dispatch) finish() {
 
 // frame passes one frame on; whoever writes it releases it.
 func (d *dispatch) frame(ctx context.Context, f *format.Frame) error {
+	d.got.Frame(f)
 	switch f.Type {
-	case format.FrameFile:
-		for len(d.got.sizes) < int(f.File)-1 {
-			d.got.sizes = append(d.got.sizes, absent)
-		}
-		d.got.sizes = append(d.got.sizes, unfinished)
-		return d.send(ctx, d.worker(f.File), f)
-	case format.FrameClose:
-		d.got.sizes[f.File-1] = int64(f.Pos)
-		return d.send(ctx, d.worker(f.File), f)
-	case format.FrameData, format.FrameHole:
+	case format.FrameFile, format.FrameClose, format.FrameData, format.FrameHole:
 		return d.send(ctx, d.worker(f.File), f)
 	case format.FrameRedo:
-		if d.got.redoTo == 0 {
-			d.got.redoFrom = format.LSN(f.Pos)
-		}
-		d.got.redoTo = format.LSN(f.Pos) + format.LSN(f.Len)
 		return d.send(ctx, d.redo, f)
 	case format.FrameManifest:
 		defer f.Release()

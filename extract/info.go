@@ -66,14 +66,17 @@ func SlaveStatements(b *format.Backup) []string {
 	return lines
 }
 
-// quoted is a string in a statement.
+// quoted is a string in a statement, in every sql_mode: a backslash in front of a
+// quote does not protect it under NO_BACKSLASH_ESCAPES, a second quote does.
 func quoted(s string) string {
-	return "'" + strings.NewReplacer(`\`, `\\`, "'", `\'`, "\n", `\n`).Replace(s) + "'"
+	return "'" + strings.NewReplacer(`\`, `\\`, "'", "''").Replace(s) + "'"
 }
 
+// checkpoints is the state file, in mariabackup's words: it calls a full backup
+// that is not prepared full-backuped.
 func checkpoints(b *format.Backup) string {
-	return fmt.Sprintf("backup_type = %s\nfrom_lsn = 0\nto_lsn = %d\nlast_lsn = %d\nrecover_binlog_info = 0\n",
-		b.Type, b.Redo.LastCheckpointLSN, b.Redo.EndLSN)
+	return fmt.Sprintf("backup_type = full-backuped\nfrom_lsn = 0\nto_lsn = %d\nlast_lsn = %d\nrecover_binlog_info = 0\n",
+		b.Redo.LastCheckpointLSN, b.Redo.EndLSN)
 }
 
 func info(m *format.Manifest) string {
@@ -121,7 +124,11 @@ func config(s *format.Server) string {
 	if s.ChecksumAlgorithm != "" {
 		line("innodb_checksum_algorithm", s.ChecksumAlgorithm)
 	}
-	line("innodb_data_file_path", s.DataFilePath)
+	// The names are those of the files that were restored: Entries has compared
+	// them. What is written is what was understood, not what was read.
+	if files, err := s.SystemFiles(); err == nil {
+		line("innodb_data_file_path", format.FormatDataFiles(files))
+	}
 	if s.LogFileSize > 0 {
 		line("innodb_log_file_size", s.LogFileSize)
 	}

@@ -110,11 +110,17 @@ func TestFailedMappingLeavesNothing(t *testing.T) {
 		"its directory only":   {mappings: []Mapping{{"/disk/1/db", "far"}}, want: ErrMapping},
 		"..":                   {change: func(s *source) { s.sources["db/far.ibd"] = "/disk/1/../../db/far.ibd" }, want: format.ErrDamaged},
 		"//":                   {change: func(s *source) { s.sources["db/far.ibd"] = "/disk/1//db/far.ibd" }, want: format.ErrDamaged},
-		"NUL":                  {change: func(s *source) { s.sources["db/far.ibd"] = "/disk/1/\x00/db/far.ibd" }, want: format.ErrDamaged},
+		"NUL":                  {change: func(s *source) { s.manifest = func(m *format.Manifest) { farFrom(m, "/disk/1/\x00/db/far.ibd") } }, want: format.ErrDamaged},
 		"staging":              {change: func(s *source) { s.sources["db/far.ibd"] = "/disk/1/" + partialPrefix + "x/db/far.ibd" }, want: format.ErrDamaged},
 		"another name":         {change: func(s *source) { s.sources["db/far.ibd"] = "/disk/1/etc/passwd" }, want: ErrMapping},
-		"a link file":          {change: func(s *source) { s.files["db/far.isl"] = "/etc/passwd" }, want: format.ErrDamaged},
-		"a cut archive":        {change: func(s *source) { s.manifest = func(m *format.Manifest) { m.Files[0].Size++ } }, want: format.ErrDamaged},
+		"a link file": {change: func(s *source) {
+			s.files["db/far.txt"] = "/etc/passwd"
+			s.manifest = func(m *format.Manifest) {
+				i := slices.IndexFunc(m.Files, func(f format.File) bool { return f.Path == "db/far.txt" })
+				m.Files[i].Path = "db/far.isl"
+			}
+		}, want: format.ErrDamaged},
+		"a cut archive": {change: func(s *source) { s.manifest = func(m *format.Manifest) { m.Files[0].Size++ } }, want: format.ErrDamaged},
 	} {
 		s := scattered()
 		if c.change != nil {
@@ -249,4 +255,13 @@ func TestMappingKilledWhilePublishing(t *testing.T) {
 func extractOf(t *testing.T, r interface{ Read([]byte) (int, error) }, opt Options) error {
 	_, err := Extract(t.Context(), Stream(r, 2), opt)
 	return err
+}
+
+// farFrom says of the table db/far.ibd that it lay there at the source.
+func farFrom(m *format.Manifest, source string) {
+	for i := range m.Files {
+		if m.Files[i].Path == "db/far.ibd" {
+			m.Files[i].Source = source
+		}
+	}
 }

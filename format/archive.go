@@ -41,6 +41,9 @@ func OpenArchive(ra io.ReaderAt, size int64) (*Archive, error) {
 	return a, nil
 }
 
+// ID returns the archive's id in hexadecimal.
+func (a *Archive) ID() string { return a.id.String() }
+
 // Totals returns the counts of the end frame.
 func (a *Archive) Totals() Totals { return a.end.totals }
 

@@ -32,7 +32,7 @@ type Manifest struct {
 
 // Backup is what the manifest says of the server and of the moment.
 type Backup struct {
-	// Type is "full-backuped", as in xtrabackup_checkpoints.
+	// Type is TypeFull.
 	Type string `json:"type"`
 	// Filter is nil in a backup of the whole server.
 	Filter *Filter `json:"filter,omitempty"`
@@ -74,7 +74,8 @@ type Server struct {
 	Comment string `json:"version_comment,omitempty"`
 	// PageSize is innodb_page_size in bytes.
 	PageSize int `json:"innodb_page_size"`
-	// DataFilePath is innodb_data_file_path.
+	// DataFilePath is innodb_data_file_path for the restored directory; see
+	// SystemFiles.
 	DataFilePath string `json:"innodb_data_file_path"`
 	// UndoTablespaces is the number of undo tablespace files copied.
 	UndoTablespaces int `json:"innodb_undo_tablespaces"`

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -44,10 +45,14 @@ type ManifestEncoder struct {
 	file []byte // the line of the file added last, nil before the first
 }
 
-// NewManifestEncoder writes m without its files.
+// NewManifestEncoder writes m without its files. It refuses what DecodeManifest
+// would refuse.
 func NewManifestEncoder(w io.Writer, m *Manifest) (*ManifestEncoder, error) {
-	head := *m
+	head := readable(*m)
 	head.Format = manifestVersion
+	if err := checkHead(&head); err != nil {
+		return nil, fmt.Errorf("manifest: %w", err)
+	}
 	b, err := json.Marshal(&head)
 	if err != nil {
 		return nil, fmt.Errorf("manifest: %w", err)
@@ -57,6 +62,9 @@ func NewManifestEncoder(w io.Writer, m *Manifest) (*ManifestEncoder, error) {
 
 // Add adds a file.
 func (e *ManifestEncoder) Add(f *File) error {
+	if err := checkEntry(f); err != nil {
+		return fmt.Errorf("manifest: %w", err)
+	}
 	b, err := json.Marshal(f)
 	if err != nil {
 		return fmt.Errorf("manifest, file %q: %w", f.Path, err)
@@ -88,8 +96,8 @@ func writeLine(w io.Writer, b []byte) error {
 
 // DecodeManifest reads a manifest and calls each for every file, in order. The
 // returned manifest has no Files. Errors wrap ErrDamaged or ErrUnsupported, or
-// are those of r and of each. Paths and numbers are checked; that paths are
-// unique is the caller's to check where it matters.
+// are those of r and of each. Strings and numbers are checked, each by itself;
+// what they say together is for Entries.
 func DecodeManifest(r io.Reader, each func(*File) error) (*Manifest, error) {
 	d := manifestDecoder{r: bufio.NewReaderSize(r, MaxManifestLine)}
 	m, err := d.head()
@@ -164,6 +172,12 @@ func (d *manifestDecoder) head() (*Manifest, error) {
 	if m.Format != manifestVersion {
 		return nil, fmt.Errorf("%w: manifest version %d, this program reads version %d", ErrUnsupported, m.Format, manifestVersion)
 	}
+	if err := checkHead(m); err != nil {
+		if errors.Is(err, ErrUnsupported) {
+			return nil, fmt.Errorf("manifest: %w", err)
+		}
+		return nil, d.damaged(err)
+	}
 	return m, nil
 }
 
@@ -219,6 +233,9 @@ func (d *manifestDecoder) tail() error {
 func checkEntry(f *File) error {
 	if err := CheckPath(f.Path); err != nil {
 		return err
+	}
+	if strings.ContainsFunc(f.Source, isControl) {
+		return fmt.Errorf("file %q: control character in its source %q", f.Path, clip(f.Source))
 	}
 	if f.Size < 0 || f.Size > MaxFileSize {
 		return fmt.Errorf("file %q: size %d", f.Path, f.Size)

@@ -9,7 +9,7 @@ import (
 
 // CheckPath refuses a path that an archive may not carry (SPEC.md §5.3):
 // absolute, empty, too long, with an element that is empty, "." or "..", with
-// NUL or backslash, or not UTF-8.
+// a control character or backslash, or not UTF-8.
 func CheckPath(p string) error {
 	if err := checkPath(p); err != nil {
 		return fmt.Errorf("path %q: %w", clip(p), err)
@@ -25,8 +25,10 @@ func checkPath(p string) error {
 		return fmt.Errorf("%d bytes, over the limit of %d", len(p), MaxPath)
 	case !utf8.ValidString(p):
 		return errors.New("not UTF-8")
-	case strings.ContainsAny(p, "\x00\\"):
-		return errors.New("NUL or backslash in it")
+	case strings.ContainsFunc(p, isControl):
+		return errors.New("control character in it")
+	case strings.Contains(p, `\`):
+		return errors.New("backslash in it")
 	case p[0] == '/':
 		return errors.New("absolute")
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"strings"
 	"sync"
 )
 
@@ -319,6 +320,9 @@ func (f *Frame) parseProvisional() error {
 	f.Path, f.Kind, f.Source, f.Space = p.Path, p.Kind, p.Source, p.Space
 	if !p.Kind.ofFile() {
 		return fmt.Errorf("FILE frame: %w: kind %q", ErrUnsupported, p.Kind)
+	}
+	if strings.ContainsFunc(p.Source, isControl) {
+		return fmt.Errorf("FILE frame: control character in the source %q", clip(p.Source))
 	}
 	return CheckPath(p.Path)
 }

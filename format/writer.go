@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"strings"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -80,6 +81,9 @@ func (w *Writer) BeginFile(f File) (FileNo, error) {
 	if err := CheckPath(f.Path); err != nil {
 		return 0, err
 	}
+	if strings.ContainsFunc(f.Source, isControl) {
+		return 0, fmt.Errorf("file %q: control character in its path at the source, %q", f.Path, f.Source)
+	}
 	said := provisional{Path: f.Path, Kind: f.Kind, Source: f.Source, Space: f.Space}
 	p, err := json.Marshal(said)
 	if err == nil && len(p) > maxFilePayload {
@@ -143,7 +147,10 @@ func (w *Writer) Close(m *Manifest) (Totals, error) {
 	m.ArchiveID = w.ID()
 	mw := &manifestWriter{w: w, b: GetBuffer()}
 	defer mw.b.Release()
-	err := EncodeManifest(mw, m)
+	err := checkEntries(m)
+	if err == nil {
+		err = EncodeManifest(mw, m)
+	}
 	if err == nil {
 		err = mw.flush()
 	}
@@ -151,6 +158,20 @@ func (w *Writer) Close(m *Manifest) (Totals, error) {
 		return Totals{}, w.fail(err)
 	}
 	return w.end()
+}
+
+// checkEntries refuses a manifest that no reader would take.
+func checkEntries(m *Manifest) error {
+	entries := NewEntries(false)
+	for i := range m.Files {
+		if err := entries.Add(&m.Files[i]); err != nil {
+			return fmt.Errorf("manifest: %w", err)
+		}
+	}
+	if err := entries.Check(m, false); err != nil {
+		return fmt.Errorf("manifest: %w", err)
+	}
+	return nil
 }
 
 // Abort makes every later call fail with err, unless an earlier error stuck.

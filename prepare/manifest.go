@@ -16,7 +16,7 @@ func readManifest(path string) (*format.Manifest, error) {
 	}
 	defer f.Close()
 	var files []format.File
-	m, err := format.DecodeManifest(f, func(f *format.File) error {
+	m, err := format.DecodeRestored(f, func(f *format.File) error {
 		switch f.Kind {
 		case format.KindSystem, format.KindUndo, format.KindTablespace, format.KindLeftOut:
 			files = append(files, *f)

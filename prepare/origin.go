@@ -130,6 +130,9 @@ func (o *origin) useManifest(m *format.Manifest) error {
 		return fmt.Errorf("%s: backup of a %q server: recovery is not supported", manifestName, d)
 	}
 	o.manifest, o.server, o.endLSN = m, m.Backup.Server, m.Backup.Redo.EndLSN
+	if o.server.PageSize == 0 {
+		o.server.PageSize = defaultPageSize
+	}
 	return nil
 }
 
@@ -149,21 +152,30 @@ func (o *origin) useMariabackup(dir string) error {
 	if err != nil {
 		return fmt.Errorf("read %s: %w", optionsName, err)
 	}
-	o.server = format.Server{Dialect: "mariadb", PageSize: 16384, DataFilePath: "ibdata1:12M:autoextend"}
+	o.server = format.Server{Dialect: "mariadb", PageSize: defaultPageSize, DataFilePath: "ibdata1:12M:autoextend"}
 	for _, s := range conf {
 		if err := o.useOption(s); err != nil {
-			return fmt.Errorf("%s: %s: %w", optionsName, s.key, err)
+			return fmt.Errorf("%w: %s: %s: %w", format.ErrDamaged, optionsName, s.key, err)
 		}
+	}
+	if err := o.server.Check(); err != nil {
+		return fmt.Errorf("%w: %s: %w", format.ErrDamaged, optionsName, err)
 	}
 	return nil
 }
+
+// defaultPageSize is that of a server that was not told otherwise.
+const defaultPageSize = 16384
 
 func (o *origin) useOption(s setting) (err error) {
 	switch s.key {
 	case "innodb_checksum_algorithm":
 		o.server.ChecksumAlgorithm = s.value
 	case "innodb_data_file_path":
-		o.server.DataFilePath = s.value
+		// mariabackup writes the source's value and puts all files side by side.
+		var files []format.DataFile
+		files, err = format.ParseDataFiles(s.value)
+		o.server.DataFilePath = format.FormatDataFiles(files)
 	case "innodb_page_size":
 		o.server.PageSize, err = strconv.Atoi(s.value)
 	case "innodb_undo_tablespaces":

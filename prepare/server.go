@@ -239,6 +239,10 @@ func serverArgs(dir, private, socket string, o *origin, opt Options) ([]string, 
 	if err != nil {
 		return nil, err
 	}
+	dataFiles, err := o.dataFiles(dir)
+	if err != nil {
+		return nil, err
+	}
 	args := []string{
 		"--no-defaults",
 		"--datadir=" + dir,
@@ -256,7 +260,7 @@ func serverArgs(dir, private, socket string, o *origin, opt Options) ([]string, 
 		"--innodb-buffer-pool-dump-at-shutdown=OFF",
 		"--innodb-buffer-pool-size=" + strconv.FormatInt(max(opt.Memory, 64<<20), 10),
 		"--innodb-page-size=" + strconv.Itoa(o.server.PageSize),
-		"--innodb-data-file-path=" + o.server.DataFilePath,
+		"--innodb-data-file-path=" + dataFiles,
 		"--innodb-data-home-dir=",
 		"--innodb-undo-directory=./",
 		"--innodb-undo-tablespaces=" + strconv.Itoa(o.server.UndoTablespaces),

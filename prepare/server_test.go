@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -37,6 +38,25 @@ func TestWithServer(t *testing.T) {
 			}
 		}
 		checkStartsClean(t, dir, backup)
+	})
+	// B1: mariabackup's option file names a file somewhere else.
+	t.Run("data file elsewhere", func(t *testing.T) {
+		dir, evil := copyTree(t, backup), filepath.Join(t.TempDir(), "evil")
+		conf := filepath.Join(dir, optionsName)
+		text, err := os.ReadFile(conf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = regexp.MustCompile(`(?m)^innodb_data_file_path=.*$`).ReplaceAll(text, []byte("innodb_data_file_path=ibdata1:12M;"+evil+":10M:autoextend"))
+		if err := os.WriteFile(conf, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := WithServer(context.Background(), dir, "", Options{}); !errors.Is(err, format.ErrDamaged) {
+			t.Errorf("got %v, want ErrDamaged", err)
+		}
+		if _, err := os.Lstat(evil); err == nil {
+			t.Errorf("the server made %s", evil)
+		}
 	})
 	t.Run("redo cut short", func(t *testing.T) {
 		dir := copyTree(t, backup)

@@ -227,15 +227,16 @@ func missing(err error) error {
 	return err
 }
 
-// systemFiles returns the names in an innodb_data_file_path such as
-// "ibdata1:12M;ibdata2:12M:autoextend", which a copy keeps side by side.
+// systemFiles returns the names of the files of the system tablespace, in order.
+// The value was checked when the directory's origin was read.
 func systemFiles(dataFilePath string) []string {
+	files, err := (&format.Server{DataFilePath: dataFilePath}).SystemFiles()
+	if err != nil {
+		return nil
+	}
 	var names []string
-	for part := range strings.SplitSeq(dataFilePath, ";") {
-		name, _, _ := strings.Cut(strings.TrimSpace(part), ":")
-		if name != "" {
-			names = append(names, path.Base(name))
-		}
+	for _, f := range files {
+		names = append(names, f.Path)
 	}
 	return names
 }

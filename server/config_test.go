@@ -127,18 +127,18 @@ func TestPasswordDoesNotPrint(t *testing.T) {
 }
 
 func TestParseDataFiles(t *testing.T) {
-	files, err := ParseDataFiles("a:12M;/x/../b:1G;c:4096K:autoextend:max:20g;d:123:autoextend;", "/home")
+	files, err := ParseDataFiles("a:12M;/x/../b:1G;d:123;c:4096K:autoextend:max:20g;", "/home")
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []DataFile{
 		{Path: "/home/a", Size: 12 << 20}, {Path: "/b", Size: 1 << 30},
-		{Path: "/home/c", Size: 4 << 20, Autoextend: true, Max: 20 << 30}, {Path: "/home/d", Size: 123, Autoextend: true},
+		{Path: "/home/d", Size: 123}, {Path: "/home/c", Size: 4 << 20, Autoextend: true, Max: 20 << 30},
 	}
 	if fmt.Sprint(files) != fmt.Sprint(want) {
 		t.Errorf("got %v, want %v", files, want)
 	}
-	for _, bad := range []string{"", ";", "a", "a:", "a:M", "a:1T", "a:-1", "a:9999999999G", "/dev/sdb:3Graw", "/dev/sdb:3G:raw", "a:1M:newraw", "a:1M:autoextend:max", "a:1M:autoextend:max:x"} {
+	for _, bad := range []string{"", ";", "a", "a:", "a:M", "a:1T", "a:-1", "a:9999999999G", "/dev/sdb:3Graw", "/dev/sdb:3G:raw", "a:1M:newraw", "a:1M:autoextend:max", "a:1M:autoextend:max:x", "a:1M:autoextend;b:1M"} {
 		if _, err := ParseDataFiles(bad, "/home"); err == nil || kind(err) != ErrUnsupported {
 			t.Errorf("%q: got %v, want ErrUnsupported", bad, err)
 		}

@@ -1,11 +1,11 @@
 package server
 
 import (
-	"fmt"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
+
+	"github.com/xbstream/xbstream/format"
 )
 
 // Layout is where a server keeps what, and how, by its own variables. Paths are
@@ -97,70 +97,19 @@ type DataFile struct {
 	Max int64
 }
 
-// ParseDataFiles reads innodb_data_file_path: name:size[:autoextend[:max:size]]
-// with semicolons between. Relative names are below home. Raw devices are
+// ParseDataFiles reads innodb_data_file_path or innodb_temp_data_file_path.
+// Relative names are below home. Raw devices, and what is no such value, are
 // ErrUnsupported.
 func ParseDataFiles(spec, home string) ([]DataFile, error) {
-	var files []DataFile
-	for part := range strings.SplitSeq(spec, ";") {
-		if part == "" {
-			continue
-		}
-		f, err := parseDataFile(part, home)
-		if err != nil {
-			return nil, &Error{Kind: ErrUnsupported, Op: fmt.Sprintf("read innodb_data_file_path %q", spec), Err: err}
-		}
-		files = append(files, f)
+	parsed, err := format.ParseDataFiles(spec)
+	if err != nil {
+		return nil, &Error{Kind: ErrUnsupported, Op: "read the server's data files", Err: err}
 	}
-	if len(files) == 0 {
-		return nil, Unsupported("read innodb_data_file_path: no file in %q", spec)
+	var files []DataFile
+	for _, f := range parsed {
+		files = append(files, DataFile{Path: below(home, f.Path), Size: f.Size, Autoextend: f.Autoextend, Max: f.Max})
 	}
 	return files, nil
-}
-
-func parseDataFile(part, home string) (DataFile, error) {
-	words := strings.Split(part, ":")
-	if len(words) < 2 {
-		return DataFile{}, fmt.Errorf("no size in %q", part)
-	}
-	size, err := parseSize(words[1])
-	if err != nil {
-		return DataFile{}, err
-	}
-	f := DataFile{Path: below(home, words[0]), Size: size}
-	switch rest := words[2:]; {
-	case len(rest) == 0:
-	case rest[0] == "autoextend" && len(rest) == 1:
-		f.Autoextend = true
-	case rest[0] == "autoextend" && len(rest) == 3 && rest[1] == "max":
-		f.Autoextend = true
-		f.Max, err = parseSize(rest[2])
-	default:
-		// newraw and raw are devices; nothing else is known.
-		err = fmt.Errorf("%q is not supported", strings.Join(rest, ":"))
-	}
-	return f, err
-}
-
-// parseSize reads a number of bytes with K, M or G behind it.
-func parseSize(s string) (int64, error) {
-	shift := 0
-	digits := s
-	if s != "" {
-		switch s[len(s)-1] {
-		case 'k', 'K':
-			shift, digits = 10, s[:len(s)-1]
-		case 'm', 'M':
-			shift, digits = 20, s[:len(s)-1]
-		case 'g', 'G':
-			shift, digits = 30, s[:len(s)-1]
-		}
-	}
-	n, err := strconv.ParseUint(digits, 10, 62-shift)
-	if err != nil {
-		return 0, fmt.Errorf("%q is not a size", s)
-	}
-	return int64(n) << shift, nil
 }
 
 // below joins a path of a variable to the directory it is relative to.

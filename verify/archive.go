@@ -9,7 +9,6 @@ import (
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
-	"github.com/xbstream/xbstream/internal/innodb/mariadb"
 )
 
 // Report is what a verification found.
@@ -37,7 +36,7 @@ func (r *Report) problem(msg string, args ...any) {
 // Archive verifies the archive that r holds. Errors are those of r, or say that
 // r is no archive at all.
 func Archive(ctx context.Context, r io.Reader) (*Report, error) {
-	v := &archive{files: map[format.FileNo]*file{}, seen: format.NewEntries()}
+	v := &archive{files: map[format.FileNo]*file{}, seen: format.NewEntries(false)}
 	s, err := format.NewScanner(r, func(p format.Problem) { v.problem("%v", p) })
 	if err != nil {
 		return nil, err
@@ -66,25 +65,15 @@ type archive struct {
 
 	// mu guards what the frames and the manifest, which is decoded in a
 	// goroutine of its own, both touch.
-	mu    sync.Mutex
-	rep   Report
-	sizes []int64 // of file n at n-1, or unknown or named
+	mu  sync.Mutex
+	rep Report
+	got format.Arrival
 
-	seen   *format.Entries
-	named  int  // files in the manifest
-	system bool // the first file of the system tablespace is among them
+	seen *format.Entries
 	// newest page of all
 	newest     format.LSN
 	newestFile string
-	redoFrom   format.LSN
-	redoTo     format.LSN
 }
-
-// Sizes that are none.
-const (
-	unknown = -1 - iota // never closed
-	named               // compared with the manifest
-)
 
 func (v *archive) problem(msg string, args ...any) {
 	v.mu.Lock()
@@ -110,6 +99,9 @@ func (v *archive) frames(ctx context.Context, s *format.Scanner, manifest io.Wri
 }
 
 func (v *archive) frame(f *format.Frame, manifest io.Writer) {
+	v.mu.Lock()
+	v.got.Frame(f)
+	v.mu.Unlock()
 	switch f.Type {
 	case format.FrameFile:
 		v.begin(f)
@@ -122,11 +114,6 @@ func (v *archive) frame(f *format.Frame, manifest io.Writer) {
 		}
 	case format.FrameClose:
 		v.close(f)
-	case format.FrameRedo:
-		if v.redoTo == 0 {
-			v.redoFrom = format.LSN(f.Pos)
-		}
-		v.redoTo = format.LSN(f.Pos) + format.LSN(f.Len)
 	case format.FrameManifest:
 		// A decoder that gave up is told of in the end.
 		_, _ = manifest.Write(f.Bytes())
@@ -135,11 +122,6 @@ func (v *archive) frame(f *format.Frame, manifest io.Writer) {
 
 func (v *archive) begin(f *format.Frame) {
 	v.rep.Files++
-	v.mu.Lock()
-	for len(v.sizes) < int(f.File) {
-		v.sizes = append(v.sizes, unknown)
-	}
-	v.mu.Unlock()
 	o := &file{path: f.Path}
 	if f.Space != nil && !f.Space.Rebuild {
 		pages, err := innodb.ParseFlags(f.Space.Flags)
@@ -155,11 +137,6 @@ func (v *archive) begin(f *format.Frame) {
 }
 
 func (v *archive) close(f *format.Frame) {
-	v.mu.Lock()
-	if n := int(f.File); n <= len(v.sizes) {
-		v.sizes[n-1] = int64(f.Pos)
-	}
-	v.mu.Unlock()
 	o := v.files[f.File]
 	if o == nil {
 		return
@@ -175,7 +152,9 @@ func (v *archive) close(f *format.Frame) {
 // have come before it.
 func (v *archive) manifest(r io.Reader) error {
 	m, err := format.DecodeManifest(r, func(f *format.File) error {
-		v.seen.Add(f)
+		if err := v.seen.Add(f); err != nil {
+			v.problem("manifest: %v", err)
+		}
 		if f.Kind != format.KindDir && f.Arrived() {
 			v.entry(f)
 		}
@@ -186,22 +165,11 @@ func (v *archive) manifest(r io.Reader) error {
 }
 
 func (v *archive) entry(f *format.File) {
-	v.named++
-	v.system = v.system || f.Kind == format.KindSystem && f.Space.FirstPage == 0
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	n := int(f.No)
-	if n > len(v.sizes) || v.sizes[n-1] == unknown {
-		v.rep.problem("file %q: number %d did not arrive", f.Path, n)
-		return
+	if err := v.got.Take(f); err != nil {
+		v.rep.problem("%v", err)
 	}
-	switch size := v.sizes[n-1]; {
-	case size == named:
-		v.rep.problem("file %q: number %d belongs to another file as well", f.Path, n)
-	case size != f.Size:
-		v.rep.problem("file %q: %d bytes arrived, the manifest says %d", f.Path, size, f.Size)
-	}
-	v.sizes[n-1] = named
 }
 
 // conclude compares the manifest with what arrived.
@@ -211,17 +179,10 @@ func (v *archive) conclude(s *format.Scanner, merr error) {
 		return
 	}
 	m := v.rep.Manifest
-	if m.ArchiveID != s.ID() {
-		v.rep.problem("manifest: belongs to archive %s, this is %s", m.ArchiveID, s.ID())
-	}
-	if left := v.rep.Files - v.named; left != m.Discarded {
-		v.rep.problem("manifest: %d files arrived that it does not name, it says %d", left, m.Discarded)
-	}
-	if err := v.seen.Check(); err != nil {
-		v.rep.problem("manifest: %v", err)
-	}
-	if err := m.CheckRedo(v.redoFrom, v.redoTo); err != nil {
-		v.rep.problem("manifest: %v", err)
+	for _, err := range []error{v.seen.Check(m, false), v.got.Check(m, s.ID())} {
+		if err != nil {
+			v.rep.problem("manifest: %v", err)
+		}
 	}
 	v.concludeBackup(m.Backup)
 }
@@ -229,12 +190,6 @@ func (v *archive) conclude(s *format.Scanner, merr error) {
 func (v *archive) concludeBackup(b *format.Backup) {
 	if b == nil {
 		return
-	}
-	if !v.system {
-		v.rep.problem("manifest: no system tablespace")
-	}
-	if b.Redo.Format != mariadb.FormatName {
-		v.rep.problem("manifest: %v: redo format %q", format.ErrUnsupported, b.Redo.Format)
 	}
 	if v.newest > b.Redo.EndLSN {
 		v.rep.problem("file %q: a page has LSN %d, newer than the backup's end %d", v.newestFile, v.newest, b.Redo.EndLSN)

@@ -43,7 +43,7 @@ func Dir(ctx context.Context, dir string, parallel int) (*Report, error) {
 	var later []*format.File
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
-	d.rep.Manifest, err = format.DecodeManifest(mf, func(f *format.File) error {
+	d.rep.Manifest, err = format.DecodeRestored(mf, func(f *format.File) error {
 		if f.Space != nil && f.Space.FirstPage == 0 && f.Kind == format.KindSystem {
 			d.system(f)
 		}

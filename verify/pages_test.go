@@ -162,7 +162,7 @@ func TestDirProblems(t *testing.T) {
 	} {
 		dir := t.TempDir()
 		check(t, os.WriteFile(dir+"/ibdata1", content, 0o600))
-		m := format.Manifest{Backup: &format.Backup{Redo: format.Redo{EndLSN: endLSN}}, Files: []format.File{{No: 1, Path: "ibdata1",
+		m := format.Manifest{Backup: &format.Backup{Redo: format.Redo{Format: mariadb.FormatName, EndLSN: endLSN}}, Files: []format.File{{No: 1, Path: "ibdata1",
 			Kind: format.KindSystem, Size: int64(len(content)), Space: &format.Space{ID: 7, Flags: flags, PageSize: pageSize}}}}
 		f, err := os.Create(filepath.Join(dir, ManifestName))
 		check(t, err)
@@ -203,7 +203,7 @@ func TestTablesElsewhere(t *testing.T) {
 		} else {
 			check(t, os.WriteFile(dir+"/far/db/t.ibd", c.content, 0o600))
 		}
-		m := format.Manifest{Backup: &format.Backup{Redo: format.Redo{EndLSN: endLSN}}, Files: []format.File{{No: 1, Path: "db/t.ibd", Source: "/old/db/t.ibd",
+		m := format.Manifest{Partial: true, Backup: &format.Backup{Redo: format.Redo{Format: mariadb.FormatName, EndLSN: endLSN}}, Files: []format.File{{No: 1, Path: "db/t.ibd", Source: "/old/db/t.ibd",
 			Kind: format.KindTablespace, Size: int64(len(good)), Space: &format.Space{ID: 7, Flags: flags, PageSize: pageSize}}}}
 		f, err := os.Create(filepath.Join(dir, ManifestName))
 		check(t, err)

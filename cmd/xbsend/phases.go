@@ -444,7 +444,7 @@ func (p *phases) manifest() *format.Manifest {
 	m := &format.Manifest{
 		Tool: "xbsend " + version, Command: p.f.command, Started: p.started,
 		Backup: &format.Backup{
-			Type: "full-backuped", Filter: p.f.partialOf(), Server: describe(&p.layout), Binlog: pos.Binlog, GTID: pos.GTID,
+			Type: format.TypeFull, Filter: p.f.partialOf(), Server: describe(&p.layout), Binlog: pos.Binlog, GTID: pos.GTID,
 			Stages: append(p.stages, p.locks.Stages()...), LockSeconds: p.lockSeconds + p.locks.LockSeconds(), Galera: p.galera,
 		},
 		Files: slices.Clone(p.dirs),

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"path"
 	"path/filepath"
 	"strings"
 
@@ -108,13 +107,12 @@ func describe(l *server.Layout) format.Server {
 }
 
 // restoredDataFiles is innodb_data_file_path for the restored directory, where
-// all files of the system tablespace lie side by side.
+// all files of the system tablespace lie side by side. The layout was parsed from
+// the same value.
 func restoredDataFiles(l *server.Layout) string {
-	parts := strings.Split(l.InnoDB.DataFilePath, ";")
-	for i, p := range parts {
-		if name, rest, ok := strings.Cut(p, ":"); ok {
-			parts[i] = path.Base(name) + ":" + rest
-		}
+	files, err := format.ParseDataFiles(l.InnoDB.DataFilePath)
+	if err != nil {
+		return l.InnoDB.DataFilePath
 	}
-	return strings.Join(parts, ";")
+	return format.FormatDataFiles(files)
 }

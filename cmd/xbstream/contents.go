@@ -19,6 +19,7 @@ import (
 	"github.com/xbstream/xbstream/extract"
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/prepare"
+	"github.com/xbstream/xbstream/internal/quote"
 )
 
 const listHelp = `Usage: xbstream list [flags] [ARCHIVE]
@@ -41,7 +42,7 @@ func (c *command) list(ctx context.Context, args []string) error {
 	out := bufio.NewWriter(c.s.out)
 	each := func(f *format.File) error { return listText(out, f, c.out.Verbose) }
 	if asJSON {
-		enc := json.NewEncoder(out)
+		enc := json.NewEncoder(quote.JSON(out))
 		each = func(f *format.File) error { return enc.Encode(f) }
 	}
 	arrived := func(f *format.File) error {
@@ -60,25 +61,15 @@ func (c *command) list(ctx context.Context, args []string) error {
 // may hold more files than fit into memory, so nobody knows the widest.
 func listText(w io.Writer, f *format.File, verbose bool) error {
 	if !verbose {
-		_, err := fmt.Fprintln(w, shown(f.Path))
+		_, err := fmt.Fprintln(w, quote.Name(f.Path))
 		return err
 	}
 	space := ""
 	if f.Space != nil {
 		space = f.Space.ID.String()
 	}
-	_, err := fmt.Fprintf(w, "%04o %14d %-10s %6s  %s\n", f.Mode, f.Size, f.Kind, space, shown(f.Path))
+	_, err := fmt.Fprintf(w, "%04o %14d %-10s %6s  %s\n", f.Mode, f.Size, f.Kind, space, quote.Name(f.Path))
 	return err
-}
-
-// shown keeps a name from an archive from driving the terminal.
-func shown(path string) string {
-	for _, r := range path {
-		if r < ' ' || r == 0x7F {
-			return fmt.Sprintf("%q", path)
-		}
-	}
-	return path
 }
 
 const infoHelp = `Usage: xbstream info [flags] [ARCHIVE|DIR]
@@ -105,7 +96,7 @@ func (c *command) info(ctx context.Context, args []string) error {
 		return err
 	}
 	if asJSON {
-		enc := json.NewEncoder(c.s.out)
+		enc := json.NewEncoder(quote.JSON(c.s.out))
 		enc.SetIndent("", "  ")
 		return enc.Encode(infoJSON{m, rolledBack})
 	}
@@ -164,15 +155,15 @@ func (c *command) manifest(ctx context.Context, args []string, each eachFile) (*
 				return nil, err
 			}
 			defer f.Close()
-			return format.DecodeManifest(f, each)
+			return format.DecodeRestored(f, each)
 		}
 	}
 	return c.contents(ctx, args, each)
 }
 
-// readThrough reads a whole archive, checking everything, and writes the text
-// of its manifest to w.
-func readThrough(ctx context.Context, ar extract.Frames, w io.Writer) error {
+// readThrough reads a whole archive, checking everything, writes the text of its
+// manifest to w, and takes note of what arrives.
+func readThrough(ctx context.Context, ar extract.Frames, w io.Writer, arrived *format.Arrival) error {
 	for {
 		f, err := ar.Next()
 		if err == io.EOF {
@@ -181,6 +172,7 @@ func readThrough(ctx context.Context, ar extract.Frames, w io.Writer) error {
 		if err != nil {
 			return err
 		}
+		arrived.Frame(f)
 		if f.Type == format.FrameManifest {
 			_, err = w.Write(f.Bytes())
 		}
@@ -193,7 +185,9 @@ func readThrough(ctx context.Context, ar extract.Frames, w io.Writer) error {
 
 func infoText(w io.Writer, m *format.Manifest, n sums, rolledBack int) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	line := func(key string, value any) { fmt.Fprintf(t, "%s\t%v\n", key, value) }
+	line := func(key string, value any) {
+		fmt.Fprintf(t, "%s\t%s\n", quote.Line(key), quote.Line(fmt.Sprint(value)))
+	}
 	if m.ArchiveID != "" {
 		line("archive", m.ArchiveID)
 	}
@@ -221,7 +215,7 @@ func infoPartial(line func(string, any), m *format.Manifest, n sums) {
 			{"tables", f.Tables}, {"tables-exclude", f.TablesExclude}, {"tables-file", f.TablesFile},
 		} {
 			if flag.value != "" {
-				line("--"+flag.name, shown(flag.value))
+				line("--"+flag.name, flag.value)
 			}
 		}
 	}
@@ -232,7 +226,7 @@ func infoPartial(line func(string, any), m *format.Manifest, n sums) {
 		line("left out", fmt.Sprintf("%d tablespaces", n.missing))
 	}
 	for _, path := range n.leftOut {
-		line("", shown(path))
+		line("", quote.Name(path))
 	}
 }
 

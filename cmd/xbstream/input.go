@@ -95,44 +95,51 @@ func (c *command) registerIncomplete(f *pflag.FlagSet) {
 type eachFile = func(*format.File) error
 
 // contents reads the manifest of an archive, of a file only its end, of a pipe
-// all of it, and calls each for every entry: not before all of it was read once
-// and found good.
+// all of it, and calls each for every entry: not before all of it was read once,
+// compared with what arrived, and found good.
 func (c *command) contents(ctx context.Context, args []string, each eachFile) (*format.Manifest, error) {
-	read, closer, err := c.manifestReader(ctx, args)
-	if err != nil {
-		return nil, err
-	}
-	defer closer.Close()
-	if _, err := read(func(*format.File) error { return context.Cause(ctx) }); err != nil {
-		return nil, err
-	}
-	return read(each)
-}
-
-// manifestReader returns what reads the manifest, any number of times.
-func (c *command) manifestReader(ctx context.Context, args []string) (func(eachFile) (*format.Manifest, error), io.Closer, error) {
 	a, closer, err := c.file(ctx, args)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if a != nil {
-		return a.Manifest, closer, nil
+		defer closer.Close()
+		arrived := func(m *format.Manifest) *format.Arrival { return format.Announced(a.Totals(), m) }
+		return checked(ctx, a.Manifest, arrived, a.ID(), each)
 	}
 	in, err := c.archive(ctx, args)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer in.Close()
 	ar, err := c.stream(in, 0)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer ar.Close()
 	kept := new(spill)
-	if err := readThrough(ctx, ar, kept); err != nil {
-		return nil, nil, errors.Join(err, kept.Close())
+	defer kept.Close()
+	arrived := new(format.Arrival)
+	if err := readThrough(ctx, ar, kept, arrived); err != nil {
+		return nil, err
 	}
-	return kept.manifest, kept, nil
+	return checked(ctx, kept.manifest, func(*format.Manifest) *format.Arrival { return arrived }, ar.ID(), each)
+}
+
+// checked reads a manifest that read reads any number of times.
+func checked(ctx context.Context, read func(eachFile) (*format.Manifest, error), arrived func(*format.Manifest) *format.Arrival, id string, each eachFile) (*format.Manifest, error) {
+	interrupted := func(each eachFile) (*format.Manifest, error) {
+		return read(func(f *format.File) error {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return each(f)
+		})
+	}
+	if err := format.CheckContents(interrupted, arrived, id); err != nil {
+		return nil, err
+	}
+	return interrupted(each)
 }
 
 // frames returns what extraction opens: the whole archive or, of a file, only

@@ -11,6 +11,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/pflag"
 
+	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/cli"
 	"github.com/xbstream/xbstream/prepare"
 )
@@ -118,7 +119,11 @@ func (c *command) prepare(ctx context.Context, args []string) error {
 	defer bar.Stop()
 	start := time.Now()
 	rep, err := p.run(ctx, f.Arg(0), log, bar)
-	if err != nil {
+	switch {
+	case errors.Is(err, format.ErrDamaged):
+		// What came with the backup is wrong: recovery has not begun.
+		return err
+	case err != nil:
 		return fmt.Errorf("%w: %w", errPrepare, err)
 	}
 	if rep.AlreadyPrepared {

@@ -13,6 +13,7 @@ import (
 	"github.com/xbstream/xbstream/classic"
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/cli"
+	"github.com/xbstream/xbstream/internal/quote"
 	"github.com/xbstream/xbstream/verify"
 )
 
@@ -37,7 +38,7 @@ func (c *command) verify(ctx context.Context, args []string) error {
 		return err
 	}
 	for _, p := range rep.Problems {
-		fmt.Fprintln(c.s.out, p)
+		fmt.Fprintln(c.s.out, quote.Line(p))
 	}
 	if rep.Count > 0 {
 		return fmt.Errorf("%w: %d problems", format.ErrDamaged, rep.Count)
@@ -77,18 +78,14 @@ func (c *command) runVerify(ctx context.Context, args []string, parallel int) (*
 func (c *command) verifyClassic(ctx context.Context, r io.Reader) (*verify.Report, error) {
 	ar := classic.NewReader(r, classic.Options{})
 	defer ar.Close()
-	for {
-		f, err := ar.Next()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		f.Release()
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
+	kept, arrived := new(spill), new(format.Arrival)
+	defer kept.Close()
+	if err := readThrough(ctx, ar, kept, arrived); err != nil {
+		return nil, err
+	}
+	nothing := func(*format.File) error { return nil }
+	if _, err := checked(ctx, kept.manifest, func(*format.Manifest) *format.Arrival { return arrived }, ar.ID(), nothing); err != nil {
+		return nil, err
 	}
 	t := ar.Totals()
 	rep := &verify.Report{Manifest: new(format.Manifest), Files: int(t.Files), Bytes: int64(t.DataBytes)}

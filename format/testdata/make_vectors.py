@@ -153,7 +153,7 @@ def partial(*entries):
     return backup(change=lambda all: all.extend([left_out(7), fresh, *entries]), filter={"tables": "^db[.]t$"})
 
 
-def backup(redo=None, change=lambda entries: None, **more):
+def backup(redo=None, change=lambda entries: None, server=None, **more):
     """System tablespace and one table, both still to be built from redo; two
     files at once, sent from the end; a superseded copy; keys to be ignored."""
     a = Archive(2)
@@ -176,7 +176,7 @@ def backup(redo=None, change=lambda entries: None, **more):
     change(entries)
     return a.close(entries, discarded_files=1, backup={
         "type": "full-backuped", "redo": log, **more,
-        "server": {"dialect": "mariadb", "version": "10.11.6-MariaDB", "innodb_page_size": 16384}})
+        "server": {"dialect": "mariadb", "version": "10.11.6-MariaDB", "innodb_page_size": 16384, **(server or {})}})
 
 
 def compressed():
@@ -296,6 +296,22 @@ def bad():
         left_out(7, path="db/other.ibd"))
     yield "left-out-space", "A file that was left out has no tablespace.", "left out file", partial(
         left_out(8, space=None))
+    yield "path-control", "A path with a line end in it.", "control character", with_entry(path="d/b\nc")
+    yield "path-reserved", "A path that a reader uses itself.", "extraction itself uses", with_entry(path="ib_logfile0")
+    yield "path-staging", "A path in a staging directory.", "extraction itself uses", with_entry(path=".xbstream-partial-x/b")
+    yield "path-below", "A path below a file.", "below a file", with_entry(path="d/a/b")
+    yield "source-control", "A control character in the place at the source.", "control character", with_entry(source="/a\x1bb")
+    yield "string-control", "A control character in a string of the first line.", "control character", backup(gtid="0-1-1\n")
+    yield "gtid", "A GTID that is none.", "GTID", backup(gtid="0-1-1'; DROP DATABASE mysql; -- ")
+    yield "encryption", "Encryption of the redo that is not hexadecimal.", "hexadecimal", backup({"encryption": "zz"})
+    yield "link-file", "A link file in a backup.", "link files", backup(change=lambda entries: entries[2].update(path="db/x.isl"))
+    yield "data-files", "A data file that is not in the backup.", "innodb_data_file_path", backup(
+        server={"innodb_data_file_path": "ibdata1:12M;/tmp/evil:10M:autoextend"})
+    yield "data-files-raw", "A raw device as a data file.", "innodb_data_file_path", backup(
+        server={"innodb_data_file_path": "ibdata1:12Mnewraw"})
+    yield "page-size", "A page size that no server has.", "innodb_page_size", backup(server={"innodb_page_size": 8000})
+    yield "checksum-algorithm", "A checksum algorithm that no server has.", "innodb_checksum_algorithm", backup(
+        server={"innodb_checksum_algorithm": "crc32 --plugin-load-add=x"})
     run, raw = zstd(b"a run: ", (b"x", 493))
     yield "zstd-short", "A zstd frame that holds less than announced.", "decompress", one_frame(
         payload=run, raw=raw, raw_length=501, size=501)

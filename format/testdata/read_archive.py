@@ -156,10 +156,46 @@ def check_path(path):
     except UnicodeEncodeError:
         raise Damaged("path is not UTF-8") from None
     require(len(encoded) <= LIMIT_PATH, "path over the limit")
-    require("\0" not in path and "\\" not in path, "NUL or backslash in a path")
+    require("\\" not in path, "backslash in a path")
+    require(path not in RESERVED and not path.startswith(".xbstream-partial-"), f"reserved path {path!r}")
     for element in path.split("/"):
         require(element not in ("", ".", ".."), f"path {path!r}")
         require(len(element.encode()) <= LIMIT_ELEMENT, "path element over the limit")
+
+
+RESERVED = ("ib_logfile0", "xbstream_manifest.json", "backup-my.cnf", "xtrabackup_checkpoints", "xtrabackup_info",
+            "xtrabackup_binlog_info", "xtrabackup_slave_info", "xtrabackup_galera_info")
+
+
+def check_strings(value):
+    """Refuses control characters, SPEC.md section 5.1."""
+    if isinstance(value, str):
+        require(not re.search(r"[\x00-\x1f\x7f-\x9f]", value), f"control character in {value!r}")
+    for v in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        check_strings(v)
+
+
+def check_server(server):
+    for key, limit in (("innodb_undo_tablespaces", 127), ("innodb_log_file_size", 1 << 49),
+                       ("innodb_compression_level", 9), ("lower_case_table_names", 2)):
+        number(server.get(key, 0), key, limit + 1)
+    require(server.get("innodb_page_size", 0) in (0, 4096, 8192, 16384, 32768, 65536), "innodb_page_size")
+    require(re.fullmatch("|(strict_)?(crc32|full_crc32|innodb|none)", server.get("innodb_checksum_algorithm", "")),
+            "innodb_checksum_algorithm")
+
+
+SIZE = "[0-9]+[KMGkmg]?"
+
+
+def data_files(spec):
+    """The names in an innodb_data_file_path."""
+    names = []
+    for i, part in enumerate(parts := spec.rstrip(";").split(";")):
+        last = f"(:autoextend(:max:{SIZE})?(:autoshrink)?)?" if i == len(parts) - 1 else ""
+        match = re.fullmatch(rf"([^:/\\]+):{SIZE}{last}", part)
+        require(match, f"innodb_data_file_path {spec!r}")
+        names.append(match.group(1))
+    return names
 
 
 def check_space(kind, space):
@@ -322,6 +358,8 @@ class Archive:
         self.files = [parse(line.rstrip(b",")) for line in files]
         require(self.first.get("format") == 1, "another format of the manifest")
         require(self.first.get("archive_id") == self.id.hex(), "archive id of the manifest")
+        for part in [self.first, *self.files]:
+            check_strings(part)
         self.check_files()
         self.check_backup()
 
@@ -349,6 +387,10 @@ class Archive:
             require(no not in named, "number that two entries name")
             named.add(no)
             require(size == self.sizes[no - 1], "size differs")
+        no_dirs = {f["path"] for f in self.files if f["kind"] != "dir"}
+        for path in paths:
+            parts = path.split("/")
+            require(not any("/".join(parts[:i]) in no_dirs for i in range(1, len(parts))), f"{path!r} lies below a file")
         unnamed = len(self.sizes) - len(named)
         require(unnamed == number(self.first.get("discarded_files", 0), "discarded_files"),
                 "count of unnamed files")
@@ -367,7 +409,18 @@ class Archive:
             return
         require(any(f["kind"] == "system" and f["space"].get("first_page", 0) == 0
                     for f in self.files), "backup without system tablespace")
+        require(backup.get("type", "full") in ("full", "full-backuped"), "type of the backup")
+        require(not any(f["path"].endswith(".isl") for f in self.files if f["kind"] != LEFT_OUT), "link file")
+        server = backup.get("server") or {}
+        check_server(server)
+        system = sorted((f for f in self.files if f["kind"] == "system"), key=lambda f: f["space"].get("first_page", 0))
+        require(data_files(server.get("innodb_data_file_path") or "ibdata1:12M:autoextend") == [f["path"] for f in system],
+                "innodb_data_file_path and the system tablespace")
+        gtid = "[0-9]{1,10}-[0-9]{1,10}-[0-9]{1,20}"
+        for key in ("gtid", "gtid_slave_pos"):
+            require(server.get("dialect") == "mysql" or re.fullmatch(f"|{gtid}(,{gtid})*", backup.get(key, "")), key)
         redo = backup.get("redo") or {}
+        require(re.fullmatch("|([0-9a-fA-F]{2}){28}", redo.get("encryption", "")), "encryption of the redo")
         require(redo.get("format") == "mariadb-10.8", "format of the redo")
         require(redo.get("checkpoint_lsn") == self.redo_begin, "redo begins elsewhere")
         require(redo.get("end_lsn") == self.redo_end, "redo ends elsewhere")

@@ -17,7 +17,7 @@ import (
 const StartOffset = 12288
 
 // FormatName names framing and record encoding in format.Redo.Format.
-const FormatName = "mariadb-10.8"
+const FormatName = format.RedoMariaDB
 
 // Format magics, the first four bytes of the file (InnoDB log0log.h).
 const (
