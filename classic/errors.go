@@ -25,7 +25,7 @@ func (e *ChunkError) Error() string {
 	if e.Path != "" {
 		where += fmt.Sprintf(", file %q", e.Path)
 	}
-	return fmt.Sprintf("%v: %s: %v", format.ErrDamaged, where, e.Err)
+	return fmt.Sprintf("%v: %v (%s)", format.ErrDamaged, e.Err, where)
 }
 
 // Unwrap lets errors.Is find format.ErrDamaged and the cause.

@@ -24,6 +24,7 @@ import (
 // scripts share one real server and find in their environment
 //
 //	SOCKET PORT    where it listens
+//	VECTORS        archives of package format's tests
 //	OLD ALIEN      sockets of servers of a version, and of a family, that is not supported
 //
 // and have three commands of their own:
@@ -37,11 +38,14 @@ func TestScripts(t *testing.T) {
 	servers, err := scriptServers()
 	check(t, err)
 	xbsend, _ := binaries(t)
+	vectors, err := filepath.Abs("../format/testdata")
+	check(t, err)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", filepath.Dir(xbsend)+":"+e.Getenv("PATH"))
 			e.Setenv("SOCKET", servers.usual.Socket())
+			e.Setenv("VECTORS", vectors)
 			e.Setenv("PORT", strconv.Itoa(servers.usual.Port()))
 			e.Setenv("OLD", servers.old.Socket())
 			e.Setenv("ALIEN", servers.alien.Socket())

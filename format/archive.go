@@ -1,6 +1,7 @@
 package format
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -21,21 +22,21 @@ type Archive struct {
 // OpenArchive reads header and end frame of an archive of size bytes. An
 // archive without a valid end frame wraps ErrDamaged.
 func OpenArchive(ra io.ReaderAt, size int64) (*Archive, error) {
-	h, _, err := readArchiveHeader(io.NewSectionReader(ra, 0, size))
+	h, _, err := readArchiveHeader(bufio.NewReaderSize(io.NewSectionReader(ra, 0, size), sniffed))
 	if err != nil {
 		return nil, err
 	}
 	a := &Archive{ra: ra, size: size, id: h.id, at: size - frameHeaderSize - endSize}
 	if a.at < archiveHeaderSize {
-		return nil, fmt.Errorf("%w: %w, after %d bytes", ErrDamaged, ErrTruncated, size)
+		return nil, truncated(size)
 	}
 	eh, b, err := a.frame(a.at)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", err, ErrTruncated)
+		return nil, fmt.Errorf("%w (%w)", truncated(size), err)
 	}
 	defer b.Release()
 	if eh.typ != FrameEnd {
-		return nil, a.damaged(a.at, fmt.Errorf("%s frame where the end frame should be: %w", eh.typ, ErrTruncated))
+		return nil, fmt.Errorf("%w (%s frame where the END frame should be)", truncated(size), eh.typ)
 	}
 	a.end = decodeEnd(b.Bytes())
 	return a, nil
@@ -48,7 +49,7 @@ func (a *Archive) ID() string { return a.id.String() }
 func (a *Archive) Totals() Totals { return a.end.totals }
 
 func (a *Archive) damaged(at int64, err error) error {
-	return fmt.Errorf("%w: frame at offset %d: %w", ErrDamaged, at, err)
+	return fmt.Errorf("%w: after %s (frame at offset %d: %w)", ErrDamaged, humanSize(at), at, err)
 }
 
 // frame reads and checks the frame at offset at by itself. The buffer is the

@@ -124,14 +124,23 @@ func frameBounds(t *testing.T, a []byte) []int {
 
 func TestWhatIsNoArchiveIsRefused(t *testing.T) {
 	a := threeFiles(t, 1, WriterOptions{})
+	// E4: it is called by its name.
+	for in, want := range map[string]string{
+		"-- MySQL dump 10.19  Distrib 10.11.19-MariaDB\n": "an SQL dump", "x": "text", string(make([]byte, 1<<16)): "zeros",
+		"\x1f\x8b\x08": "gzip", "\x28\xb5\x2f\xfd": "zstd", "<?xml version='1.0'?><Error>": "object storage", "\x01\x02\x03\xff": "01 02 03 ff",
+		"Debian GNU/Linux\n" + string(a): "17 bytes in front of it", "XBSTCK01\x00P\x07\x00\x00\x00ibdata1": "something else",
+	} {
+		_, err := readAll(strings.NewReader(in))
+		if !errors.Is(err, ErrNotArchive) || errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.20q: error %v, want ErrNotArchive and %q", in, err, want)
+		}
+	}
+	// An archive with a damaged beginning stays an archive.
 	for name, in := range map[string][]byte{
 		"empty":        nil,
-		"text":         []byte("-- MySQL dump 10.19  Distrib 10.11.19-MariaDB\n"),
-		"short text":   []byte("x"),
-		"zeros":        make([]byte, 1<<16),
+		"line ends":    bytes.Replace(a, []byte("\r\n"), []byte("\n"), 1),
 		"two archives": append(bytes.Clone(a), a...),
 		"trailing NUL": append(bytes.Clone(a), 0),
-		"classic":      []byte("XBSTCK01\x00P\x07\x00\x00\x00ibdata1"),
 	} {
 		if _, err := readAll(bytes.NewReader(in)); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s: error %v, want ErrDamaged", name, err)

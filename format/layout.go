@@ -56,10 +56,10 @@ func decodeArchiveHeader(b []byte) (archiveHeader, error) {
 		return h, fmt.Errorf("archive header checksum is %08x, computed %08x", want, got)
 	}
 	if v := binary.BigEndian.Uint16(b[8:]); v != Version {
-		return h, fmt.Errorf("%w: archive version %d, this program reads version %d", ErrUnsupported, v, Version)
+		return h, fmt.Errorf("%w: archive version %d, this program reads version %d: use a newer xbstream", ErrUnsupported, v, Version)
 	}
 	if f := binary.BigEndian.Uint16(b[10:]); f != 0 {
-		return h, fmt.Errorf("%w: archive flags %#04x", ErrUnsupported, f)
+		return h, fmt.Errorf("%w: archive flags %#04x: use a newer xbstream", ErrUnsupported, f)
 	}
 	copy(h.id[:], b[12:28])
 	return h, nil

@@ -2,6 +2,7 @@ package format
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -87,8 +88,9 @@ type job struct {
 	opened chan struct{} // closed when buf holds the raw payload, or an error is set
 }
 
-// NewReader reads the archive header. An empty stream, like every other that is
-// not an archive, is an error that wraps ErrDamaged.
+// NewReader reads the archive header. An empty stream, or one that is cut there,
+// is an error that wraps ErrDamaged, anything else that is no archive a
+// *NotArchiveError, and an archive of a newer version wraps ErrUnsupported.
 func NewReader(r io.Reader, opt ReaderOptions) (*Reader, error) {
 	br := bufio.NewReaderSize(r, 64<<10)
 	h, head, err := readArchiveHeader(br)
@@ -110,26 +112,41 @@ func NewReader(r io.Reader, opt ReaderOptions) (*Reader, error) {
 	return ar, nil
 }
 
-func readArchiveHeader(r io.Reader) (archiveHeader, []byte, error) {
-	head := make([]byte, archiveHeaderSize)
-	n, err := io.ReadFull(r, head)
+// readArchiveHeader takes the archive header from r. It looks at no more than has
+// come, so that it ends when whoever sends the input waits.
+func readArchiveHeader(r *bufio.Reader) (archiveHeader, []byte, error) {
+	p, err := r.Peek(archiveHeaderSize)
+	n := min(len(p), len(Magic))
 	switch {
-	case err == io.EOF:
-		return archiveHeader{}, nil, fmt.Errorf("%w: the input is empty", ErrDamaged)
-	case err == io.ErrUnexpectedEOF:
-		if string(head[:min(n, 8)]) != string(Magic[:min(n, 8)]) {
-			return archiveHeader{}, nil, fmt.Errorf("%w: %w", ErrDamaged, ErrNotArchive)
+	case err != nil && err != io.EOF:
+		return archiveHeader{}, nil, fmt.Errorf("read archive: %w", err)
+	case len(p) == 0:
+		return archiveHeader{}, nil, fmt.Errorf("%w: the input is empty: the sender failed before it sent anything, or it is the wrong file", ErrDamaged)
+	case string(p[:n]) != string(Magic[:n]):
+		p, _ = r.Peek(min(r.Buffered(), sniffed))
+		if damagedBeginning(p) {
+			return archiveHeader{}, nil, fmt.Errorf("%w: its first bytes are not those that were written: bits flipped, or line ends were converted on the way", ErrDamaged)
 		}
-		return archiveHeader{}, nil, fmt.Errorf("%w: %w, after %d bytes", ErrDamaged, ErrTruncated, n)
-	case err != nil:
+		return archiveHeader{}, nil, notArchive(p)
+	case err == io.EOF:
+		return archiveHeader{}, nil, truncated(int64(len(p)))
+	}
+	head := bytes.Clone(p)
+	if _, err := r.Discard(archiveHeaderSize); err != nil {
 		return archiveHeader{}, nil, fmt.Errorf("read archive: %w", err)
 	}
 	h, err := decodeArchiveHeader(head)
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrUnsupported):
+		return archiveHeader{}, nil, err
+	case err != nil:
 		return archiveHeader{}, nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return h, head, nil
 }
+
+// sniffed is how much is looked at, in bytes, to tell what is no archive.
+const sniffed = 4096
 
 // Close ends the reading ahead. A read that is under way in the underlying
 // reader is not interrupted.

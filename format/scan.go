@@ -32,6 +32,9 @@ type Scanner struct {
 	manifest uint64 // as in the END frame
 	index    indexCheck
 	damaged  bool // something was reported already
+	gap      bool // frames went missing, and that was reported
+	skipped  bool // they did so just before this frame
+	cut      bool // the input ended too early
 }
 
 // scanBuffer holds the largest frame, so that damage can be looked at without
@@ -80,6 +83,7 @@ func (s *Scanner) Next() (*Frame, error) {
 		s.off += frameHeaderSize + int64(h.stored)
 		if f == nil {
 			s.mark(h.file)
+			s.pass(h)
 			continue
 		}
 		s.take(f, h, head, at)
@@ -118,7 +122,8 @@ func (s *Scanner) header() (*frameHeader, []byte, error) {
 		}
 		if err == nil {
 			if s.off > from {
-				s.report(Problem{from, fmt.Errorf("%d bytes that are no frame: %w", s.off-from, first)})
+				s.report(Problem{from, fmt.Errorf("%s are damaged (%d bytes that are no frame: %w)", humanSize(s.off-from), s.off-from, first)})
+				s.gap, s.skipped = true, true
 			}
 			head := bytes.Clone(b)
 			_, err := s.r.Discard(frameHeaderSize)
@@ -154,18 +159,26 @@ func (s *Scanner) finish(from int64, rest int, err, first error) error {
 	if err != nil && err != io.EOF {
 		return fmt.Errorf("read archive: %w", err)
 	}
-	if n := s.off - from + int64(rest); n > 0 {
-		if first == nil {
-			first = errors.New("too short for a frame")
-		}
-		s.report(Problem{from, fmt.Errorf("%d bytes that are no frame: %w", n, first)})
-	}
 	s.r.Discard(rest)
-	if s.end == nil {
-		s.report(Problem{s.off + int64(rest), ErrTruncated})
+	n := s.off - from + int64(rest)
+	switch {
+	case s.cut: // that was reported
+	case s.end == nil && first == nil:
+		s.ends(s.off+int64(rest), errors.New("no END frame"))
+	case s.end == nil:
+		s.ends(from, fmt.Errorf("%d bytes that are no frame, and then the end: %w", n, first))
 	}
 	return io.EOF
 }
+
+// ends reports that the archive ends too early, behind offset at.
+func (s *Scanner) ends(at int64, detail error) {
+	s.cut = true
+	s.report(Problem{at, fmt.Errorf("%w: the sender failed or the connection broke (%w)", ErrTruncated, detail)})
+}
+
+// Damaged says whether anything was wrong with the frames.
+func (s *Scanner) Damaged() bool { return s.damaged }
 
 // frame reads and opens the payload; nil says that it is damaged.
 func (s *Scanner) frame(h *frameHeader, head []byte) (*Frame, error) {
@@ -177,7 +190,7 @@ func (s *Scanner) frame(h *frameHeader, head []byte) (*Frame, error) {
 	f.buf.SetLen(int(h.stored))
 	_, err := io.ReadFull(s.r, f.buf.Bytes())
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		s.report(Problem{s.off, fmt.Errorf("%s frame: %w", h.typ, ErrTruncated)})
+		s.ends(s.off, fmt.Errorf("within a %s frame", h.typ))
 		f.Release()
 		return nil, nil
 	}
@@ -208,6 +221,15 @@ func (s *Scanner) mark(n FileNo) {
 	}
 }
 
+// pass counts a frame whose header is sound and whose payload is not.
+func (s *Scanner) pass(h *frameHeader) {
+	s.skipped = false
+	if h.typ == FrameFile {
+		s.s.files = max(s.s.files, h.file)
+	}
+	s.recover(h)
+}
+
 // take runs the frame through the rules across frames, and past those that
 // cannot hold any more.
 func (s *Scanner) take(f *Frame, h *frameHeader, head []byte, at int64) {
@@ -218,15 +240,21 @@ func (s *Scanner) take(f *Frame, h *frameHeader, head []byte, at int64) {
 		s.s.files = max(s.s.files, h.file-1)
 	}
 	if h.seq != s.s.seq {
-		s.report(Problem{at, fmt.Errorf("sequence number %d, expected %d: frames are missing, doubled or swapped", h.seq, s.s.seq)})
+		if !s.skipped || h.seq < s.s.seq {
+			s.report(Problem{at, fmt.Errorf("a part of the archive is missing, doubled or swapped (frame with sequence number %d, expected %d)", h.seq, s.s.seq)})
+		}
 		s.s.seq = h.seq
+		s.gap = true
 		// Which files the missing frames belonged to nobody knows.
 		for n := range s.s.open {
 			s.mark(n)
 		}
 	}
+	s.skipped = false
 	if err := s.s.accept(h, head, f.Path); err != nil {
-		if !s.lost[h.file] {
+		// After a gap, files of which nobody saw the beginning, and redo and
+		// manifest that do not join, are no damage of their own.
+		if !s.lost[h.file] && !s.gap {
 			s.report(Problem{at, s.of(h.file, err)})
 		}
 		s.mark(h.file)

@@ -73,6 +73,13 @@ func (o *origin) get(key string) string {
 
 func (o *origin) prepared() bool { return o.get("backup_type") == typePrepared }
 
+// Prepared says whether the backup in dir was prepared, by us or by mariabackup.
+func Prepared(dir string) (bool, error) {
+	o := &origin{}
+	err := o.readState(dir)
+	return o.prepared(), err
+}
+
 // readOrigin reads manifest and state files of dir.
 func readOrigin(dir string) (*origin, error) {
 	o := &origin{}
@@ -87,7 +94,7 @@ func readOrigin(dir string) (*origin, error) {
 		return nil, fmt.Errorf("read %s: %w", manifestName, err)
 	}
 	if len(o.state) == 0 {
-		return nil, fmt.Errorf("%s: neither %s nor %s found: %w", dir, manifestName, checkpointsNames[0], ErrNotBackup)
+		return nil, fmt.Errorf("neither %s nor %s found: %w", manifestName, checkpointsNames[0], ErrNotBackup)
 	}
 	return o, o.useMariabackup(dir)
 }

@@ -78,7 +78,7 @@ func (o *origin) explain(err error) error {
 // left out.
 func checkNoneElsewhere(dir string, o *origin) error {
 	refuse := func(name, source string) error {
-		return fmt.Errorf("prepare %s: %s was made with DATA DIRECTORY (%s), where a server would look for it instead of here; only prepare without a server can recover it", dir, name, source)
+		return fmt.Errorf("%s was made with DATA DIRECTORY (%s), where a server would look for it instead of here; only prepare without a server can recover it", name, source)
 	}
 	if o.manifest == nil {
 		return newTree(dir, o.server.PageSize).each("*.isl", func(rel string) error {

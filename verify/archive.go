@@ -52,6 +52,9 @@ func Archive(ctx context.Context, r io.Reader) (*Report, error) {
 	err = v.frames(ctx, s, pw)
 	pw.Close()
 	merr := <-decoded
+	if err == nil && errors.Is(merr, format.ErrUnsupported) && !errors.Is(merr, format.ErrDamaged) {
+		err = merr // of a newer version, and not damaged
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -68,6 +71,8 @@ type archive struct {
 	mu  sync.Mutex
 	rep Report
 	got format.Arrival
+	// differ are entries that are not what arrived.
+	differ Report
 
 	seen *format.Entries
 	// newest page of all
@@ -168,17 +173,26 @@ func (v *archive) entry(f *format.File) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if err := v.got.Take(f); err != nil {
-		v.rep.problem("%v", err)
+		v.differ.problem("%v", err)
 	}
 }
 
 // conclude compares the manifest with what arrived.
 func (v *archive) conclude(s *format.Scanner, merr error) {
+	if s.Damaged() {
+		// What went missing then is no problem of its own.
+		if v.rep.Manifest != nil {
+			v.concludeBackup(v.rep.Manifest.Backup)
+		}
+		return
+	}
 	if merr != nil {
 		v.rep.problem("%v", merr)
 		return
 	}
 	m := v.rep.Manifest
+	v.rep.Problems = append(v.rep.Problems, v.differ.Problems...)
+	v.rep.Count += v.differ.Count
 	for _, err := range []error{v.seen.Check(m, false), v.got.Check(m, s.ID())} {
 		if err != nil {
 			v.rep.problem("manifest: %v", err)

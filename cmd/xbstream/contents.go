@@ -18,15 +18,15 @@ import (
 
 	"github.com/xbstream/xbstream/extract"
 	"github.com/xbstream/xbstream/format"
-	"github.com/xbstream/xbstream/prepare"
 	"github.com/xbstream/xbstream/internal/quote"
+	"github.com/xbstream/xbstream/prepare"
 )
 
 const listHelp = `Usage: xbstream list [flags] [ARCHIVE]
        xbstream -t [flags] < ARCHIVE
 
-Prints what an archive holds. Of a file only the end is read, of a pipe all of
-it, and checked.
+Prints what an archive holds. Of a file only the end is read: use 'xbstream
+verify' to check every byte of it. A pipe is read to its end and checked.
 `
 
 func (c *command) list(ctx context.Context, args []string) error {
@@ -54,7 +54,13 @@ func (c *command) list(ctx context.Context, args []string) error {
 	if _, err := c.contents(ctx, f.Args(), arrived); err != nil {
 		return err
 	}
-	return out.Flush()
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	if c.endOnly {
+		c.out.Logger("xbstream", c.s.err).Info("only the end of the file was read; to check every byte, run: xbstream verify")
+	}
+	return nil
 }
 
 // listText prints one entry. The columns are wide enough for most: an archive
@@ -91,34 +97,43 @@ func (c *command) info(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	rolledBack, err := preparedRolledBack(f.Args())
+	r, err := c.restored(f.Args())
 	if err != nil {
 		return err
 	}
 	if asJSON {
 		enc := json.NewEncoder(quote.JSON(c.s.out))
 		enc.SetIndent("", "  ")
-		return enc.Encode(infoJSON{m, rolledBack})
+		return enc.Encode(struct {
+			*format.Manifest
+			restored
+		}{m, r})
 	}
-	return infoText(c.s.out, m, n, rolledBack)
+	return infoText(c.s.out, m, n, r)
 }
 
-// infoJSON is the manifest and what preparing a directory added to it.
-type infoJSON struct {
-	*format.Manifest
-	PreparedRolledBack int `json:"prepared_rolled_back,omitempty"`
+// restored is what info says of a restored directory beyond its manifest; it is
+// empty for an archive.
+type restored struct {
+	Prepared *bool `json:"prepared,omitempty"`
+	// RolledBack is prepare.Report.PreparedRolledBack.
+	RolledBack int `json:"prepared_rolled_back,omitempty"`
 }
 
-// preparedRolledBack returns what preparing a directory found; of an archive
-// nobody knows yet.
-func preparedRolledBack(args []string) (int, error) {
+func (c *command) restored(args []string) (r restored, err error) {
 	if len(args) != 1 {
-		return 0, nil
+		return r, nil
 	}
 	if st, err := os.Stat(args[0]); err != nil || !st.IsDir() {
-		return 0, nil
+		return r, nil
 	}
-	return prepare.PreparedRolledBack(args[0])
+	yes, err := prepare.Prepared(args[0])
+	if err != nil {
+		return r, err
+	}
+	r.Prepared = &yes
+	r.RolledBack, err = prepare.PreparedRolledBack(args[0])
+	return r, err
 }
 
 // sums counts the files of a manifest and their bytes.
@@ -183,7 +198,7 @@ func readThrough(ctx context.Context, ar extract.Frames, w io.Writer, arrived *f
 	}
 }
 
-func infoText(w io.Writer, m *format.Manifest, n sums, rolledBack int) error {
+func infoText(w io.Writer, m *format.Manifest, n sums, r restored) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	line := func(key string, value any) {
 		fmt.Fprintf(t, "%s\t%s\n", quote.Line(key), quote.Line(fmt.Sprint(value)))
@@ -198,11 +213,18 @@ func infoText(w io.Writer, m *format.Manifest, n sums, rolledBack int) error {
 	}
 	line("files", fmt.Sprintf("%d, %s", n.files, humanize.IBytes(uint64(n.bytes))))
 	if b := m.Backup; b != nil {
+		switch {
+		case r.Prepared == nil:
+		case *r.Prepared:
+			line("state", "prepared: a server can start from it")
+		default:
+			line("state", "not prepared: run xbstream prepare before you start a server")
+		}
 		infoBackup(line, b)
 		infoPartial(line, m, n)
 	}
-	if rolledBack > 0 {
-		line("rolled back", fmt.Sprintf("%d transactions that the server had prepared itself and not committed", rolledBack))
+	if r.RolledBack > 0 {
+		line("rolled back", fmt.Sprintf("%d transactions that the server had prepared itself and not committed", r.RolledBack))
 	}
 	return t.Flush()
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os/user"
@@ -17,6 +18,7 @@ import (
 	"os"
 
 	"github.com/xbstream/xbstream/extract"
+	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/cli"
 	"github.com/xbstream/xbstream/prepare"
 )
@@ -118,10 +120,16 @@ func (c *command) runExtract(ctx context.Context, x extractFlags, args []string)
 			debug.FreeOSMemory()
 			var err error
 			prepared, err = x.how.run(ctx, dir, log, p)
+			if err != nil { // of the staging directory, which is about to go
+				err = &worded{strings.TrimPrefix(err.Error(), "prepare "+dir+": "), err}
+			}
 			return err
 		}
 	}
 	rep, err := extract.Extract(ctx, open, x.opt)
+	if errors.Is(err, format.ErrDamaged) || errors.Is(err, format.ErrNotArchive) {
+		return fmt.Errorf("%w; nothing was restored", err)
+	}
 	if err != nil {
 		return err
 	}

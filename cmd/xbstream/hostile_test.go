@@ -190,3 +190,55 @@ func orID(id string, archive []byte) string {
 	}
 	return b.String()
 }
+
+// B3: what is no control character may be in a name, and moves or hides nothing
+// where it is printed.
+func TestNamesAreQuotedWhereTheyArePrinted(t *testing.T) {
+	good, m := backup(t)
+	m.ArchiveID = orID("", good)
+	m.Backup.Server.Version = "10.11\u202eMariaDB"
+	m.Backup.Replication[0].Connection = "a\u2066b'; DROP DATABASE mysql; -- "
+	m.Backup.Binlog.File = "bin\u200b"
+	m.Files[1].Path = "größe/北京.ibd"
+	m.Files[2].Path = "db/\u200bx\u202ey"
+	strange := formattest.Rewrite(good, func([]byte) []byte { return formattest.Encode(m) })
+	file := filepath.Join(t.TempDir(), "strange.xb")
+	check(t, os.WriteFile(file, strange, 0o600))
+	for _, args := range [][]string{{"list"}, {"list", "-v"}, {"list", "--json"}, {"info"}, {"info", "--json"}, {"verify", "--log-format=json"}, {"list", file}} {
+		code, out, errs := xbstream(t, bytes.NewReader(strange), args...)
+		if code != 0 || strings.ContainsAny(out+errs, "\u202e\u2066\u200b") {
+			t.Errorf("xbstream %s: exit %d, said %q %q", args, code, out, errs)
+		}
+		if args[0] == "list" && (!strings.Contains(out, "größe/北京.ibd") || !strings.Contains(out, `db/\u200bx\u202ey"`)) {
+			t.Errorf("xbstream %s: %s", args, out)
+		}
+		if args[0] == "info" && len(args) == 1 && !strings.Contains(out, `CHANGE MASTER 'a\u2066b''; DROP DATABASE mysql; -- ' TO`) {
+			t.Errorf("xbstream info: %s", out)
+		}
+	}
+}
+
+// B4: names in a stream of mariabackup that extraction uses itself, or that have
+// control characters.
+func TestAllCommandsRefuseTheSameStreams(t *testing.T) {
+	chunk := func(name string) []byte {
+		head := append([]byte("XBSTCK01\x00E"), byte(len(name)), 0, 0, 0)
+		return append(head, name...)
+	}
+	for name, good := range map[string]bool{"a.txt": true, "db/x.isl": true, ".xbstream-partial-x/a": false, "a\nb": false, "\x1b[2J": false, "a.txt/b": false} {
+		stream := bytes.Join([][]byte{chunk("a.txt"), chunk(name), chunk("xtrabackup_checkpoints"), chunk("xtrabackup_info")}, nil)
+		if name == "a.txt" {
+			stream = stream[len(chunk(name)):]
+		}
+		for _, command := range []string{"extract", "list", "verify", "info"} {
+			args := []string{command}
+			if command == "extract" {
+				args = append(args, "-C", filepath.Join(t.TempDir(), "target"))
+			}
+			code, out, errs := xbstream(t, bytes.NewReader(stream), args...)
+			if (code == 0) != good || !good && code != 3 || strings.Contains(out+errs, "\x1b") {
+				t.Errorf("%q: %s: exit %d, said %q %q", name, command, code, out, errs)
+			}
+		}
+	}
+}

@@ -103,6 +103,7 @@ func (c *command) contents(ctx context.Context, args []string, each eachFile) (*
 		return nil, err
 	}
 	if a != nil {
+		c.endOnly = true
 		defer closer.Close()
 		arrived := func(m *format.Manifest) *format.Arrival { return format.Announced(a.Totals(), m) }
 		return checked(ctx, a.Manifest, arrived, a.ID(), each)

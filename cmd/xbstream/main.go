@@ -89,6 +89,8 @@ type command struct {
 	keys keys
 	// incomplete accepts classic streams that end too early.
 	incomplete bool
+	// endOnly says that of the archive, a file, only the end was read.
+	endOnly bool
 
 	idle time.Duration // of the pipe that is read
 	pipe *cli.Pipe     // nil until it is read

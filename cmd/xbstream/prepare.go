@@ -119,12 +119,8 @@ func (c *command) prepare(ctx context.Context, args []string) error {
 	defer bar.Stop()
 	start := time.Now()
 	rep, err := p.run(ctx, f.Arg(0), log, bar)
-	switch {
-	case errors.Is(err, format.ErrDamaged):
-		// What came with the backup is wrong: recovery has not begun.
-		return err
-	case err != nil:
-		return fmt.Errorf("%w: %w", errPrepare, err)
+	if err != nil {
+		return failedPrepare(f.Arg(0), err)
 	}
 	if rep.AlreadyPrepared {
 		log.Info(f.Arg(0)+" is already prepared", "end_lsn", rep.EndLSN)
@@ -144,3 +140,22 @@ func appendRolledBack(attrs []any, rep prepare.Report) []any {
 	}
 	return append(attrs, "prepared_rolled_back", rep.PreparedRolledBack)
 }
+
+// failedPrepare is the error of preparing dir. What came with the backup may be
+// wrong, and then recovery has not begun: that is no failure of it.
+func failedPrepare(dir string, err error) error {
+	text := strings.TrimPrefix(err.Error(), "prepare "+dir+": ")
+	if errors.Is(err, format.ErrDamaged) || errors.Is(err, format.ErrUnsupported) {
+		return &worded{dir + ": " + text, err}
+	}
+	return &worded{fmt.Sprintf("%v: %s: %s", errPrepare, dir, text), errors.Join(errPrepare, err)}
+}
+
+// worded is an error in other words.
+type worded struct {
+	text string
+	err  error
+}
+
+func (e *worded) Error() string { return e.text }
+func (e *worded) Unwrap() error { return e.err }

@@ -40,7 +40,10 @@ func (c *command) verify(ctx context.Context, args []string) error {
 	for _, p := range rep.Problems {
 		fmt.Fprintln(c.s.out, quote.Line(p))
 	}
-	if rep.Count > 0 {
+	switch {
+	case rep.Count == 1:
+		return fmt.Errorf("%w: 1 problem", format.ErrDamaged)
+	case rep.Count > 1:
 		return fmt.Errorf("%w: %d problems", format.ErrDamaged, rep.Count)
 	}
 	attrs := []any{"files", rep.Files, "data", humanize.IBytes(uint64(rep.Bytes)), "innodb_pages", rep.Pages}

@@ -241,8 +241,8 @@ def same_space(entries):
 def bad():
     """name: (what is wrong, words of the complaint, archive)"""
     sound = three_files().out
-    yield "cut", "Cut within the END frame.", "ends before", of(sound[:-1])
-    yield "cut-between-frames", "Cut where the END frame should begin.", "ends before", of(sound[:-136])
+    yield "cut", "Cut within the END frame.", "ends too early", of(sound[:-1])
+    yield "cut-between-frames", "Cut where the END frame should begin.", "ends too early", of(sound[:-136])
     yield "trailing", "One byte follows the END frame.", "follows the end frame", of(sound + b"\0")
     yield "joined", "Two archives, one after the other.", "follows the end frame", of(sound + sound)
     yield "payload", "One bit of a payload is flipped.", "payload checksum", of(

@@ -27,13 +27,15 @@ const (
 	ExitIO       = 8  // I/O error or no space
 	ExitTarget   = 9  // target refused
 	ExitPrepare  = 10 // prepare failed
+	ExitForeign  = 11 // not an archive, or one of a newer version
 	exitSignal   = 128
 )
 
 // CodeHelp is the paragraph on exit codes for --help.
 const CodeHelp = `Exit codes: 0 done, 1 other, 2 usage, 3 archive damaged or incomplete,
   4 no key opens it, 5 server, 6 redo lost, 7 damaged page at the source,
-  8 I/O or no space, 9 target refused, 10 prepare failed, 128+n signal n`
+  8 I/O or no space, 9 target refused, 10 prepare failed,
+  11 not an archive, or one of a newer version, 128+n signal n`
 
 // UsageError is an error in the command line.
 type UsageError struct{ Err error }
@@ -79,6 +81,9 @@ func Code(err error, cases []Case) int {
 	}
 	if errors.Is(err, format.ErrDamaged) {
 		return ExitDamaged
+	}
+	if errors.Is(err, format.ErrNotArchive) || errors.Is(err, format.ErrUnsupported) {
+		return ExitForeign
 	}
 	var path *fs.PathError
 	var link *os.LinkError
