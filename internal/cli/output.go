@@ -50,6 +50,7 @@ func (o *Output) Logger(name string, stderr io.Writer) *slog.Logger {
 	if o.Quiet {
 		level = slog.LevelError
 	}
+	stderr = patient{stderr}
 	if o.LogFormat == "json" {
 		return slog.New(slog.NewJSONHandler(quote.JSON(stderr), &slog.HandlerOptions{Level: level}))
 	}
