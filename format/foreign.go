@@ -71,6 +71,15 @@ func notArchive(p []byte) error {
 		"xbstream reads archives of xbsend and streams of mariabackup and xtrabackup"}
 }
 
+// classicMagic begins a classic stream (package classic).
+const classicMagic = "XBSTCK01"
+
+// cutMagic says whether p is all that arrived of a classic stream, or of an
+// encrypted archive: less than what each of them begins with.
+func cutMagic(p []byte) bool {
+	return strings.HasPrefix(classicMagic, string(p)) || strings.HasPrefix(ageIntro, string(p))
+}
+
 // damagedBeginning says whether p, which does not begin as an archive or an
 // encrypted one, once did.
 func damagedBeginning(p []byte) bool {

@@ -123,6 +123,9 @@ func readArchiveHeader(r *bufio.Reader) (archiveHeader, []byte, error) {
 	case len(p) == 0:
 		return archiveHeader{}, nil, fmt.Errorf("%w: the input is empty: the sender failed before it sent anything, or it is the wrong file", ErrDamaged)
 	case string(p[:n]) != string(Magic[:n]):
+		if err == io.EOF && cutMagic(p) {
+			return archiveHeader{}, nil, truncated(int64(len(p)))
+		}
 		p, _ = r.Peek(min(r.Buffered(), sniffed))
 		if damagedBeginning(p) {
 			return archiveHeader{}, nil, fmt.Errorf("%w: its first bytes are not those that were written: bits flipped, or line ends were converted on the way", ErrDamaged)
