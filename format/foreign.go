@@ -6,6 +6,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"filippo.io/age/armor"
 )
 
 // NotArchiveError says what an input is that is no archive, and what to do with
@@ -74,10 +76,15 @@ func notArchive(p []byte) error {
 // classicMagic begins a classic stream (package classic).
 const classicMagic = "XBSTCK01"
 
-// cutMagic says whether p is all that arrived of a classic stream, or of an
-// encrypted archive: less than what each of them begins with.
+// cutMagic says whether p may be the beginning of a classic stream, or of an
+// encrypted archive, and is less than what these begin with.
 func cutMagic(p []byte) bool {
-	return strings.HasPrefix(classicMagic, string(p)) || strings.HasPrefix(ageIntro, string(p))
+	for _, magic := range []string{classicMagic, ageIntro, armor.Header} {
+		if strings.HasPrefix(magic, string(p)) {
+			return true
+		}
+	}
+	return false
 }
 
 // damagedBeginning says whether p, which does not begin as an archive or an
@@ -89,7 +96,7 @@ func damagedBeginning(p []byte) bool {
 			return true
 		}
 	}
-	return len(p) > 4 && string(p[1:4]) == string(Magic[1:4]) || nearly(p, ageIntro)
+	return len(p) > 4 && string(p[1:4]) == string(Magic[1:4]) || bytes.HasPrefix(p, Magic[1:]) || nearly(p, ageIntro)
 }
 
 // nearly says whether p begins with magic but for two bytes.

@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+
+	"filippo.io/age/armor"
 )
 
 // Frame is one verified frame. Whoever got it from Next owns its buffer.
@@ -123,12 +125,14 @@ func readArchiveHeader(r *bufio.Reader) (archiveHeader, []byte, error) {
 	case len(p) == 0:
 		return archiveHeader{}, nil, fmt.Errorf("%w: the input is empty: the sender failed before it sent anything, or it is the wrong file", ErrDamaged)
 	case string(p[:n]) != string(Magic[:n]):
-		if err == io.EOF && cutMagic(p) {
-			return archiveHeader{}, nil, truncated(int64(len(p)))
+		if cutMagic(p) { // only then it is worth to wait for more
+			if p, err = r.Peek(len(armor.Header)); err == io.EOF && cutMagic(p) {
+				return archiveHeader{}, nil, truncated(int64(len(p)))
+			}
 		}
 		p, _ = r.Peek(min(r.Buffered(), sniffed))
 		if damagedBeginning(p) {
-			return archiveHeader{}, nil, fmt.Errorf("%w: its first bytes are not those that were written: bits flipped, or line ends were converted on the way", ErrDamaged)
+			return archiveHeader{}, nil, fmt.Errorf("%w: the archive header is not the one that was written: bits flipped, or line ends were converted on the way", ErrDamaged)
 		}
 		return archiveHeader{}, nil, notArchive(p)
 	case err == io.EOF:
