@@ -49,11 +49,18 @@ type Config struct {
 	User     string
 	Password Secret
 	TLS      TLS
+	// ServerPublicKeyPath is a PEM file with the server's RSA key, for the
+	// methods that seal the password with it. GetServerPublicKey takes whatever
+	// key the server sends, and tells the password to any server that asks.
+	ServerPublicKeyPath string
+	GetServerPublicKey  bool
 	// ConnectTimeout bounds one attempt to connect; 0 means the default.
 	ConnectTimeout time.Duration
 	// LockTimeout is the budget for getting each lock; 0 means the default,
 	// less than 0 no limit.
 	LockTimeout time.Duration
+
+	patience time.Duration // greetingPatience but in tests
 }
 
 // TLS says whether and how the connection is encrypted. With the zero value it
@@ -118,6 +125,7 @@ func (c *Config) texts() map[string]*string {
 	return map[string]*string{
 		"host": &c.Host, "socket": &c.Socket, "user": &c.User,
 		"ssl-ca": &c.TLS.CA, "ssl-cert": &c.TLS.Cert, "ssl-key": &c.TLS.Key,
+		"server-public-key-path": &c.ServerPublicKeyPath,
 	}
 }
 
@@ -162,7 +170,7 @@ func (c *Config) setFlag(name, value string, hasValue bool) (bool, error) {
 			bare, on = rest, false
 		}
 	}
-	flags := map[string]*bool{"ssl": &c.TLS.On, "ssl-verify-server-cert": &c.TLS.VerifyServerCert}
+	flags := map[string]*bool{"ssl": &c.TLS.On, "ssl-verify-server-cert": &c.TLS.VerifyServerCert, "get-server-public-key": &c.GetServerPublicKey}
 	flag := flags[bare]
 	if flag == nil {
 		return false, nil

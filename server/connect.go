@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -8,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 )
@@ -43,6 +46,12 @@ func (s *Session) ping(ctx context.Context, db *sql.DB) error {
 	return &Error{Kind: ErrConnect, Op: s.connecting(), Err: plain(err)}
 }
 
+// patience is how long the first statements may take: as long as the connection,
+// but not so short that a machine that pauses for a moment ends a backup.
+func (s *Session) patience() time.Duration {
+	return max(s.config.connectTimeout(), cmp.Or(s.config.patience, greetingPatience))
+}
+
 var errSilent = errors.New("no answer")
 
 func (s *Session) connecting() string {
@@ -58,19 +67,52 @@ func (s *Session) newDB(n int) (*sql.DB, error) {
 	// The driver's own lines about broken connections would go to standard
 	// error; all it knows is in the errors it returns.
 	cfg.Logger = &mysql.NopLogger{}
-	var err error
-	if cfg.TLS, err = s.config.TLS.client(s.target.host); err != nil {
+	if err := s.secure(cfg); err != nil {
 		return nil, err
 	}
-	connector, err := mysql.NewConnector(cfg)
+	c, err := mysql.NewConnector(cfg)
 	if err != nil {
 		return nil, errors.New("the driver refuses the settings")
 	}
-	db := sql.OpenDB(connector)
+	db := sql.OpenDB(&connector{c})
 	db.SetMaxOpenConns(n)
 	db.SetMaxIdleConns(n)
 	return db, nil
 }
+
+// secure sets up TLS, and who may read the password. Several methods of
+// authentication send the password itself, or sealed with an RSA key that the
+// server has just sent. That is for a server that cannot be another: one behind
+// a socket, or with a certificate that was verified. Methods that only prove that
+// the password is known work everywhere.
+func (s *Session) secure(cfg *mysql.Config) (err error) {
+	c := &s.config
+	own, err := c.TLS.client(s.target.host)
+	if err != nil {
+		return err
+	}
+	readable := cfg.Net == "unix" || own != nil && c.TLS.verifies() || c.GetServerPublicKey
+	if c.ServerPublicKeyPath != "" && own == nil && cfg.Net != "unix" {
+		if cfg.ServerPubKey, err = registerKey(c.ServerPublicKeyPath); err != nil {
+			return err
+		}
+		readable = true // by who has the other half of that key
+	}
+	if readable {
+		// Read along under TLS only where somebody else may have the other end.
+		cfg.TLS, own = own, nil
+	}
+	opaque := cfg.TLS != nil
+	cfg.DialFunc = dialer(func(c net.Conn) *guard {
+		g := newGuard(c, readable, own)
+		g.opaque = opaque
+		return g
+	})
+	return nil
+}
+
+// verifies says whether the server proves who it is.
+func (t TLS) verifies() bool { return t.CA != "" || t.VerifyServerCert }
 
 func (t TLS) client(host string) (*tls.Config, error) {
 	if !t.On && t.CA == "" && t.Cert == "" && t.Key == "" && !t.VerifyServerCert {

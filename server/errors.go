@@ -101,6 +101,9 @@ func broken(err error) bool {
 	if _, ok := errors.AsType[net.Error](err); ok {
 		return !errors.Is(err, context.Canceled)
 	}
+	if errors.Is(err, errNonsense) || errors.Is(err, errSilent) {
+		return true
+	}
 	return errors.Is(err, driver.ErrBadConn) || errors.Is(err, mysql.ErrInvalidConn) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
 }
@@ -112,6 +115,9 @@ func plain(err error) error {
 	}
 	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, mysql.ErrInvalidConn) || errors.Is(err, io.EOF) {
 		return &cause{"the connection broke", err}
+	}
+	if errors.Is(err, mysql.ErrCleartextPassword) || errors.Is(err, mysql.ErrOldPassword) || errors.Is(err, mysql.ErrUnknownPlugin) {
+		return &cause{"the account's method of authentication is not supported: it needs one that does not send the password itself", err}
 	}
 	if errors.Is(err, mysql.ErrNoTLS) {
 		return &cause{"the server does not offer TLS", err}

@@ -101,6 +101,14 @@ func (l *Lock) open(ctx context.Context) error {
 }
 
 func (l *Lock) setup(ctx context.Context) error {
+	err := answered(ctx, l.s.patience(), l.trySetup)
+	if errors.Is(err, errSilent) {
+		return l.s.Fail("open the lock connection", err)
+	}
+	return err
+}
+
+func (l *Lock) trySetup(ctx context.Context) error {
 	if err := l.conn.QueryRowContext(ctx, "SELECT CONNECTION_ID()").Scan(&l.id); err != nil {
 		return l.s.Fail("open the lock connection", err)
 	}

@@ -202,8 +202,10 @@ func Open(ctx context.Context, c Config, log *slog.Logger, dialects ...Dialect) 
 }
 
 func (s *Session) attach(ctx context.Context, dialects []Dialect) (Server, error) {
-	row := s.DB.QueryRowContext(ctx, "SELECT @@version, @@version_comment")
-	if err := row.Scan(&s.Version, &s.Comment); err != nil {
+	err := answered(ctx, s.patience(), func(ctx context.Context) error {
+		return s.DB.QueryRowContext(ctx, "SELECT @@version, @@version_comment").Scan(&s.Version, &s.Comment)
+	})
+	if err != nil {
 		return nil, s.Fail("ask for the server's version", err)
 	}
 	s.Log.Debug("connected", "server", s.target.String(), "version", s.Version, "comment", s.Comment)

@@ -83,6 +83,7 @@ type sealFor struct{ keys, files []string }
 var connection = []struct{ name, short string }{
 	{"host", "h"}, {"port", "P"}, {"socket", "S"}, {"protocol", ""}, {"user", "u"}, {"password", "p"}, {"connect-timeout", ""},
 	{"ssl", ""}, {"ssl-ca", ""}, {"ssl-cert", ""}, {"ssl-key", ""}, {"ssl-verify-server-cert", ""},
+	{"server-public-key-path", ""}, {"get-server-public-key", ""},
 }
 
 // defaultIdle is how long a receiving side may stand still. Those that are only
@@ -113,6 +114,7 @@ func (f *flags) register() {
 	s.Lookup("password").NoOptDefVal = askPassword
 	s.Lookup("ssl").NoOptDefVal = "1"
 	s.Lookup("ssl-verify-server-cert").NoOptDefVal = "1"
+	s.Lookup("get-server-public-key").NoOptDefVal = "1"
 	s.StringVar(&f.paths.dataDir, "datadir", "", "")
 	s.StringVar(&f.paths.dataHome, "innodb-data-home-dir", "", "")
 	s.StringVar(&f.paths.undoDir, "innodb-undo-directory", "", "")

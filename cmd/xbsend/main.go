@@ -35,6 +35,7 @@ standard output as one archive, which xbstream turns into a data directory.
 To connect, as with mariadb: -h/--host -P/--port -S/--socket -u/--user
   -p/--password (alone: asks; safer: option file, MYSQL_PWD) --protocol
   --connect-timeout --ssl --ssl-ca --ssl-cert --ssl-key --ssl-verify-server-cert
+  --server-public-key-path --get-server-public-key
   --defaults-file --defaults-extra-file --defaults-group
   --defaults-group-suffix --no-defaults
 Where this process sees the server's directories under other names: --datadir
