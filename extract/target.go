@@ -237,18 +237,24 @@ func (t *target) nameTarget() error {
 	return t.within(errors.Join(err, f.Sync(), f.Close()))
 }
 
-// located names the target in errors of an os.Root, which know only the path below
-// it; their operations are called mkdirat, renameat and so on.
+// located names the target in errors of an os.Root, which have only the path below
+// it. Those of its files have the path of the target already.
 func (t *target) located(err error) error {
 	if _, ok := errors.AsType[*elsewhereError](err); ok {
 		return err
 	}
-	at, isPath := errors.AsType[*fs.PathError](err)
-	link, isLink := errors.AsType[*os.LinkError](err)
-	if isPath && strings.HasSuffix(at.Op, "at") || isLink && strings.HasSuffix(link.Op, "at") {
-		return fmt.Errorf("in %s: %w", t.opt.Dir, err)
+	var path string
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		path = e.Path
+	} else if e, ok := errors.AsType[*os.LinkError](err); ok {
+		path = e.Old
 	}
-	return err
+	target := filepath.Clean(t.opt.Dir)
+	path = filepath.Clean(path) // "." for none, which is the target's own
+	if path == "." || filepath.IsAbs(path) || path == target || strings.HasPrefix(path, target+string(filepath.Separator)) {
+		return err
+	}
+	return fmt.Errorf("in %s: %w", t.opt.Dir, err)
 }
 
 // treePath is the tree's path for those who cannot work through an os.Root.
