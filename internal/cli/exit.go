@@ -114,6 +114,10 @@ func Main(name string, run func(context.Context) int) {
 		}
 	}
 	signal.Ignore(syscall.SIGPIPE)
+	keepSecrets()
+	// A panic of another goroutine, which nobody can catch, would end the process
+	// with 2, the code of a usage error. So it ends by SIGABRT.
+	debug.SetTraceback("crash")
 	go func() {
 		s := <-c
 		signal.Stop(c)
@@ -124,7 +128,8 @@ func Main(name string, run func(context.Context) int) {
 
 // guarded makes of a panic, once all that was to be released has been, an exit
 // code that says nothing wrong. A panic of another goroutine ends the process on
-// the spot; the system then closes its connections, and with them the locks.
+// the spot, by SIGABRT; the system then closes its connections, and with them the
+// locks.
 func guarded(name string, stderr io.Writer, run func() int) (code int) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -1,9 +1,14 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -61,5 +66,29 @@ func TestPanic(t *testing.T) {
 	})
 	if code != ExitOther || !released || !strings.Contains(log.String(), "\ntest: error: internal error: impossible; ") {
 		t.Errorf("exit code %d, released %v\n%s", code, released, &log)
+	}
+}
+
+// F5: a panic of another goroutine is no usage error. C, untried: no core file has
+// the secrets of the process.
+func TestPanicOfAnotherGoroutine(t *testing.T) {
+	if os.Getenv("XB_CLI_PANIC") != "" {
+		Main("test", func(context.Context) int {
+			text, err := os.ReadFile("/proc/self/limits")
+			fmt.Printf("%s%v\n", text, err)
+			go func() { panic("impossible") }()
+			select {}
+		})
+	}
+	dir := t.TempDir()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestPanicOfAnotherGoroutine$")
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "XB_CLI_PANIC=1")
+	out, _ := cmd.CombinedOutput()
+	st, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if !ok || !st.Signaled() || st.Signal() != syscall.SIGABRT || st.CoreDump() || !strings.Contains(string(out), "impossible") {
+		t.Errorf("ended with %v\n%s", cmd.ProcessState, out)
+	}
+	if runtime.GOOS == "linux" && !regexp.MustCompile(`Max core file size +0 +0 `).Match(out) {
+		t.Errorf("core files are not limited\n%s", out)
 	}
 }
