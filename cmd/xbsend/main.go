@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
@@ -49,9 +50,15 @@ type streams struct {
 	in, out, err *os.File
 }
 
+// signalPatience is how long xbsend may take to release its locks after a signal:
+// each step of that is bounded, and takes less than a second where the server
+// answers.
+const signalPatience = 15 * time.Second
+
 func main() {
 	args := arguments()
 	cli.Main("xbsend", func(ctx context.Context) int {
+		cli.EndWithin(ctx, signalPatience, "xbsend", os.Stderr)
 		return run(ctx, args, streams{os.Stdin, os.Stdout, os.Stderr})
 	})
 }
@@ -94,6 +101,8 @@ func start(ctx context.Context, f *flags, s streams) error {
 	if !f.dryRun && term.IsTerminal(int(s.out.Fd())) {
 		return cli.Usagef("the archive goes to standard output, which is a terminal: redirect it to a file or a pipe")
 	}
-	b := &backup{f: f, s: s, log: f.out.Logger("xbsend", s.err)}
+	said := cli.NewMessages(s.err)
+	defer said.Close(time.Second)
+	b := &backup{f: f, s: s, log: f.out.Logger("xbsend", said)}
 	return b.run(ctx)
 }
