@@ -167,7 +167,7 @@ func (f *flags) parse(args []string, s streams) error {
 	if f.set.NArg() > 0 {
 		return f.unexpected()
 	}
-	if err := f.optionFiles(); err != nil {
+	if err := f.optionFiles(s); err != nil {
 		return &cli.UsageError{Err: err}
 	}
 	if err := f.connectionFlags(s); err != nil {
@@ -223,8 +223,11 @@ func (f *flags) groups() []string {
 // optionFiles applies what the option files say. The groups of the clients hold
 // options of many programs, so what this one does not know is left alone there;
 // in its own group it is a mistake.
-func (f *flags) optionFiles() error {
+func (f *flags) optionFiles(s streams) error {
 	res, err := f.search.Read(f.groups()...)
+	for _, w := range res.Warnings {
+		f.out.Logger("xbsend", s.err).Warn(w)
+	}
 	if err != nil {
 		return err
 	}

@@ -74,11 +74,8 @@ func (s Search) Read(groups ...string) (Result, error) {
 	p := parser{groups: s.expand(groups), result: &r}
 	for _, f := range s.files() {
 		err := p.file(f.path, 0)
-		if f.required && err != nil {
-			return Result{}, err
-		}
-		if err != nil && !unreadable(err) {
-			return Result{}, err
+		if err != nil && (f.required || !unreadable(err)) {
+			return Result{Warnings: r.Warnings}, err
 		}
 	}
 	return r, nil

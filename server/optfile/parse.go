@@ -65,7 +65,7 @@ func (p *parser) file(path string, depth int) error {
 	}
 	// Whoever may write the file could point the client anywhere.
 	if st.Mode().IsRegular() && st.Mode().Perm()&0o002 != 0 && worldWritableMatters {
-		p.warn("option file %s is ignored: everybody may write to it", path)
+		p.warn("option file %q is ignored, because every user may write to it: chmod o-w", path)
 		return nil
 	}
 	return p.lines(path, f, depth)
@@ -131,7 +131,7 @@ func (p *parser) directive(text string, depth int) error {
 		return fmt.Errorf("!%s without a path", word)
 	}
 	if depth >= maxDepth {
-		p.warn("option file %s is ignored: included more than %d deep", arg, maxDepth)
+		p.warn("option file %q is ignored: included more than %d deep", arg, maxDepth)
 		return nil
 	}
 	if word == "includedir" {
