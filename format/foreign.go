@@ -96,7 +96,8 @@ func damagedBeginning(p []byte) bool {
 			return true
 		}
 	}
-	return len(p) > 4 && string(p[1:4]) == string(Magic[1:4]) || bytes.HasPrefix(p, Magic[1:]) || nearly(p, ageIntro)
+	return len(p) > 4 && string(p[1:4]) == string(Magic[1:4]) || bytes.HasPrefix(p, Magic[1:]) ||
+		bytes.HasPrefix(p, frameMagic[:]) || nearly(p, ageIntro)
 }
 
 // nearly says whether p begins with magic but for two bytes.
