@@ -136,7 +136,7 @@ func (b *backup) stream(ctx context.Context, redo format.Redo) (err error) {
 	// that stands still would keep them, and the reason, for as long.
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	pipe, err := cli.OpenOutput(ctx, b.s.out, cli.PipeOptions{Idle: b.f.idleTimeout, Log: b.log})
+	pipe, err := b.openOutlet(ctx, fail)
 	if err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func (b *backup) stream(ctx context.Context, redo format.Redo) (err error) {
 	b.log.Info("backing up "+b.layout.DataDir, "server", b.layout.Version, "checkpoint_lsn", redo.CheckpointLSN)
 	b.bar = b.f.out.StartProgress(b.s.err)
 	defer b.bar.Stop()
-	b.bar.Watch(pipe)
+	b.bar.Watch(pipe.Pipe)
 	b.hook = hookFromEnvironment()
 	b.files = b.discoverer()
 	b.copy = &chunker.Copier{
@@ -188,7 +188,7 @@ func (b *backup) stream(ctx context.Context, redo format.Redo) (err error) {
 		b.out.Abort(err)
 		return err
 	}
-	return b.finish(m, redo)
+	return b.finish(ctx, m, redo, pipe)
 }
 
 // sealed puts the encryption, if it is asked for, around the archive. It is
@@ -238,7 +238,7 @@ func (b *backup) sendRedo(ctx context.Context) error {
 }
 
 // finish writes manifest and end frame, and says what was done.
-func (b *backup) finish(m *format.Manifest, redo format.Redo) error {
+func (b *backup) finish(ctx context.Context, m *format.Manifest, redo format.Redo, to *outlet) error {
 	end, ok := b.tail.EndLSN()
 	if !ok {
 		return errors.New("redo has no end")
@@ -250,6 +250,9 @@ func (b *backup) finish(m *format.Manifest, redo format.Redo) error {
 	t, err := b.out.Close(m)
 	if err == nil && b.seal != nil {
 		err = b.seal.Close()
+	}
+	if err == nil {
+		err = to.complete(ctx)
 	}
 	if err != nil {
 		return err

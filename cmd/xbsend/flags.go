@@ -41,6 +41,7 @@ type flags struct {
 	lockTimeout time.Duration
 	lockRetries int
 	idleTimeout time.Duration
+	exec        string
 	dryRun      bool
 	replica     replicaFlags
 	partial     format.Filter // as given
@@ -131,6 +132,7 @@ func (f *flags) register() {
 	s.DurationVar(&f.lockTimeout, "lock-timeout", server.DefaultLockTimeout, "`TIME` to wait for each lock before giving up")
 	s.IntVar(&f.lockRetries, "lock-retries", 0, "times (`N`) to release all and try again when a lock is not granted")
 	s.DurationVar(&f.idleTimeout, "idle-timeout", defaultIdle, "`TIME` the receiver may take nothing; 0: for ever")
+	s.StringVar(&f.exec, "exec", "", "run `COMMAND` by the shell and send the archive to it")
 	s.BoolVar(&f.replica.slaveInfo, "slave-info", false, "on a replica: record how far it has come")
 	s.BoolVar(&f.replica.safe, "safe-slave-backup", false, "stop a replica's SQL threads under the locks")
 	f.replica.safeTimeout = cli.Seconds(defaultSafeTimeout)
@@ -181,6 +183,9 @@ func (f *flags) parse(args []string, s streams) error {
 	}
 	if f.filter, err = readFilter(f.partial); err != nil {
 		return &cli.UsageError{Err: err}
+	}
+	if f.set.Changed("exec") && strings.TrimSpace(f.exec) == "" {
+		return cli.Usagef("--exec: no command given")
 	}
 	f.parallel = cli.Workers(f.parallel)
 	f.server.LockTimeout = f.lockTimeout
