@@ -3,7 +3,6 @@ package chunker
 import (
 	"regexp"
 	"slices"
-	"strings"
 )
 
 // Filter says which databases and tables a partial backup is of, with the
@@ -18,25 +17,30 @@ type Filter struct {
 
 // Rules name databases and tables.
 type Rules struct {
-	// databases are named as a whole; tables by db.table; partly are the
-	// databases of such tables.
-	databases, tables, partly map[string]bool
-	expressions               []*regexp.Regexp
+	// databases are named as a whole; partly are the databases of tables.
+	databases, partly map[string]bool
+	tables            map[TableName]bool // the name of a partition is part of Table
+	expressions       []*regexp.Regexp
 }
 
-// Add adds a database, or a table as db.table.
-func (r *Rules) Add(name string) {
-	if db, _, ok := strings.Cut(name, "."); ok {
-		put(&r.tables, name)
+// Add adds a database, or a table as db.table. Names with dots or blanks in them
+// are in backquotes. It says whether it was a table's.
+func (r *Rules) Add(name string) (ofTable bool, err error) {
+	db, table, ofTable, err := parseName(name)
+	switch {
+	case err != nil:
+	case ofTable:
+		put(&r.tables, TableName{Database: db, Table: table})
 		put(&r.partly, db)
-		return
+	default:
+		put(&r.databases, db)
 	}
-	put(&r.databases, name)
+	return ofTable, err
 }
 
-func put(set *map[string]bool, name string) {
+func put[K comparable](set *map[K]bool, name K) {
 	if *set == nil {
-		*set = map[string]bool{}
+		*set = map[K]bool{}
 	}
 	(*set)[name] = true
 }
@@ -61,7 +65,7 @@ func (f *Filter) Table(n Names) bool {
 		return false
 	}
 	// A partition may be named by itself; else its table decides.
-	for _, suffix := range []func(TableName) string{TableName.file, TableName.table} {
+	for _, suffix := range []func(TableName) TableName{TableName.file, TableName.table} {
 		if f.Exclude.table(n, suffix) {
 			return false
 		}
@@ -86,9 +90,13 @@ func (f *Filter) Database(n Names) bool {
 	return !f.Include.confined() && len(f.Include.expressions) == 0
 }
 
-func (t TableName) table() string { return t.Database + "." + t.Table }
+// table is the table that a partition belongs to.
+func (t TableName) table() TableName { return TableName{Database: t.Database, Table: t.Table} }
 
-func (t TableName) file() string { return t.table() + t.Partition }
+// file is the partition by itself.
+func (t TableName) file() TableName {
+	return TableName{Database: t.Database, Table: t.Table + t.Partition}
+}
 
 // confined says that databases were named.
 func (r *Rules) confined() bool { return len(r.databases)+len(r.partly) > 0 }
@@ -103,9 +111,10 @@ func (r *Rules) mentions(n Names) bool {
 	return slices.ContainsFunc(n, func(t TableName) bool { return r.databases[t.Database] || r.partly[t.Database] })
 }
 
-func (r *Rules) table(n Names, as func(TableName) string) bool {
+func (r *Rules) table(n Names, as func(TableName) TableName) bool {
 	return slices.ContainsFunc(n, func(t TableName) bool {
-		name := as(t)
-		return r.tables[name] || slices.ContainsFunc(r.expressions, func(e *regexp.Regexp) bool { return e.MatchString(name) })
+		key := as(t)
+		name := key.Database + "." + key.Table
+		return r.tables[key] || slices.ContainsFunc(r.expressions, func(e *regexp.Regexp) bool { return e.MatchString(name) })
 	})
 }

@@ -36,7 +36,9 @@ func TestFilter(t *testing.T) {
 		var f Filter
 		for r, list := range map[*Rules]string{&f.Include: c.include, &f.Exclude: c.exclude} {
 			for _, name := range strings.Fields(list) {
-				r.Add(name)
+				if _, err := r.Add(name); err != nil {
+					t.Fatal(err)
+				}
 			}
 		}
 		for r, e := range map[*Rules]string{&f.Include: c.expressions, &f.Exclude: c.inexpressed} {
@@ -67,4 +69,50 @@ func wants(f *Filter, name string) bool {
 		n.Table, n.Partition = table[:i], table[i:]
 	}
 	return f.Table(Names{n})
+}
+
+// G8: a name in backquotes holds what it likes.
+func TestNamesInBackquotes(t *testing.T) {
+	table := func(db, table string) Names { return Names{{Database: db, Table: table}} }
+	for _, c := range []struct {
+		list            string
+		wanted, leftOut []Names
+		databases       []string // wanted as a whole
+	}{
+		{"`my-db.x`", []Names{table("my-db.x", "t")}, []Names{table("my-db", "x"), table("x", "t")}, []string{"my-db.x"}},
+		{"`my db` other", []Names{table("my db", "t"), table("other", "t")}, []Names{table("my", "t"), table("db", "t")}, []string{"my db", "other"}},
+		{"`my-db.x`.t", []Names{table("my-db.x", "t")}, []Names{table("my-db", "x.t"), table("my-db.x", "u")}, nil},
+		{"my-db.x.t", []Names{table("my-db", "x.t")}, []Names{table("my-db.x", "t")}, nil},
+		{"d.`a b` `d`.`c.d` e.f", []Names{table("d", "a b"), table("d", "c.d"), table("e", "f")}, []Names{table("d", "a"), table("b", "t")}, nil},
+		{"`a``b`.`x ``y` `c``.d`", []Names{table("a`b", "x `y"), table("c`.d", "t")}, []Names{table("a", "t"), table("c`", "d")}, []string{"c`.d"}},
+		{"`d`.`t#P#p0`", []Names{{{Database: "d", Table: "t", Partition: "#P#p0"}}}, []Names{{{Database: "d", Table: "t", Partition: "#P#p1"}}}, nil},
+	} {
+		var f Filter
+		for _, name := range SplitNames(c.list) {
+			if _, err := f.Include.Add(name); err != nil {
+				t.Errorf("%s: %v", c.list, err)
+			}
+		}
+		for _, n := range c.wanted {
+			if !f.Table(n) {
+				t.Errorf("%s: %q is not wanted", c.list, n)
+			}
+		}
+		for _, n := range c.leftOut {
+			if f.Table(n) {
+				t.Errorf("%s: %q is wanted", c.list, n)
+			}
+		}
+		for _, db := range c.databases {
+			if !f.Database(Names{{Database: db}}) {
+				t.Errorf("%s: database %q is not wanted", c.list, db)
+			}
+		}
+	}
+	for _, bad := range []string{"`open", "`a`b", "`a`.`b", "`a`.`b`.c", "`a`.`b`c", "a.`b`.c"} {
+		var r Rules
+		if _, err := r.Add(bad); err == nil {
+			t.Errorf("%s is taken", bad)
+		}
+	}
 }

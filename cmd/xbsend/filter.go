@@ -62,12 +62,14 @@ func readFilter(f format.Filter) (*chunker.Filter, error) {
 }
 
 func addList(r *chunker.Rules, flag, list string) error {
-	names := strings.Fields(list)
+	names := chunker.SplitNames(list)
 	if len(names) == 0 && list != "" {
 		return fmt.Errorf("--%s %q names nothing", flag, list)
 	}
 	for _, name := range names {
-		r.Add(name)
+		if _, err := r.Add(name); err != nil {
+			return fmt.Errorf("--%s: %w", flag, err)
+		}
 	}
 	return nil
 }
@@ -91,10 +93,13 @@ func addFile(r *chunker.Rules, flag, path string, qualified bool) error {
 			continue
 		}
 		names++
-		if qualified && !strings.Contains(name, ".") {
-			return fmt.Errorf("--%s: %s, line %d: %q is not of the form db.table", flag, path, n, name)
+		ofTable, err := r.Add(name)
+		if err == nil && qualified && !ofTable {
+			err = fmt.Errorf("%q is not of the form db.table", name)
 		}
-		r.Add(name)
+		if err != nil {
+			return fmt.Errorf("--%s: %s, line %d: %w", flag, path, n, err)
+		}
 	}
 	if err := lines.Err(); err != nil {
 		return fmt.Errorf("--%s: %s, line %d: %w", flag, path, n+1, err)
