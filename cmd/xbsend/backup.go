@@ -40,6 +40,8 @@ type backup struct {
 	tail  *redotail.Tailer
 	out   *format.Writer
 	seal  io.Closer // of the encryption around it; nil without
+	// unmatched are the names of a partial backup that match nothing.
+	unmatched unmatched
 	// settled are the copies that stand for the tablespaces, once that is known.
 	settled []chunker.Result
 }
@@ -88,6 +90,9 @@ func (b *backup) learn(ctx context.Context) (err error) {
 		return err
 	}
 	b.f.paths.override(&b.layout)
+	if b.f.filter != nil && b.layout.LowerCaseTableNames == 1 {
+		b.f.filter.LowerCase()
+	}
 	if err := b.server.Check(ctx, b.f.wanted()); err != nil {
 		return err
 	}
@@ -98,6 +103,9 @@ func (b *backup) learn(ctx context.Context) (err error) {
 		return err
 	}
 	if err := b.proveDataDir(ctx); err != nil {
+		return err
+	}
+	if err := b.checkNames(ctx); err != nil {
 		return err
 	}
 	if err := b.recoverable(ctx); err != nil {

@@ -46,6 +46,8 @@ type flags struct {
 	replica     replicaFlags
 	partial     format.Filter // as given
 
+	allowMissing bool
+
 	recipients []age.Recipient
 	filter     *chunker.Filter // of a partial backup, or nil
 
@@ -126,6 +128,7 @@ func (f *flags) register() {
 	s.StringArrayVarP(&f.sealFor.keys, "recipient", "r", nil, "encrypt to this age or ssh public `KEY`; repeatable")
 	s.StringArrayVarP(&f.sealFor.files, "recipients-file", "R", nil, "encrypt to the public keys in `FILE`; repeatable")
 	registerFilter(s, &f.partial)
+	s.BoolVar(&f.allowMissing, "allow-missing", false, "names that match no database or table are a warning, not an error")
 	s.Var(&f.rate, "rate", "data pages read a second at most; redo is never held back")
 	s.StringVar(&f.spoolDir, "spool-dir", "", "`DIR` where redo waits when the pipe is slow (default: TMPDIR)")
 	s.Var(&f.spoolLimit, "spool-limit", "most redo that may wait there")

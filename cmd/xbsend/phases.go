@@ -262,6 +262,9 @@ func (p *phases) reconcile(ctx context.Context) error {
 	if err := p.settleStrays(ctx); err != nil {
 		return err
 	}
+	if err := p.recheckNames(ctx); err != nil {
+		return err
+	}
 	p.dirs, err = p.files.Dirs(ctx)
 	return err
 }
@@ -436,6 +439,7 @@ func (p *phases) copyLast(ctx context.Context) error {
 // manifest says what the archive holds.
 func (p *phases) manifest() *format.Manifest {
 	p.warnReplication()
+	p.warnUnmatched()
 	pos := &p.pos
 	m := &format.Manifest{
 		Tool: "xbsend " + version, Command: p.f.command, Started: p.started,
