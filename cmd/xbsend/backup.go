@@ -40,6 +40,9 @@ type backup struct {
 	tail  *redotail.Tailer
 	out   *format.Writer
 	seal  io.Closer // of the encryption around it; nil without
+	left  *meter    // counts what leaves
+	// digest is the file for the digest of the archive, nil without.
+	digest *digestFile
 	// unmatched are the names of a partial backup that match nothing.
 	unmatched unmatched
 	// settled are the copies that stand for the tablespaces, once that is known.
@@ -68,6 +71,12 @@ func (b *backup) run(ctx context.Context) error {
 		SpoolDir: b.f.spoolDir, SpoolLimit: int64(b.f.spoolLimit), Log: b.log, FlushWait: b.flushWait(),
 	})
 	defer b.tail.Close()
+	if b.f.digestFile != "" {
+		if b.digest, err = createDigest(b.f.digestFile); err != nil {
+			return err
+		}
+		defer b.digest.discard()
+	}
 	return b.stream(ctx, log.Start())
 }
 
@@ -149,7 +158,9 @@ func (b *backup) stream(ctx context.Context, redo format.Redo) (err error) {
 		return err
 	}
 	defer pipe.Close()
-	out, err := b.sealed(pipe)
+	b.left = newMeter(pipe, b.digest != nil)
+	defer b.left.Close()
+	out, err := b.sealed(b.left)
 	if err != nil {
 		return err
 	}
@@ -262,12 +273,19 @@ func (b *backup) finish(ctx context.Context, m *format.Manifest, redo format.Red
 	if err == nil {
 		err = to.complete(ctx)
 	}
+	if err == nil && b.digest != nil {
+		err = b.digest.publish(b.left.digest())
+	}
 	if err != nil {
 		return err
 	}
 	attrs := []any{"data", humanize.IBytes(t.DataBytes), "redo", humanize.IBytes(t.RedoBytes),
 		"seconds", seconds(time.Since(b.started)), "locked", seconds(time.Duration(m.Backup.LockSeconds * float64(time.Second))),
 		"end_lsn", end}
+	attrs = append(attrs, "archive_bytes", b.left.bytes)
+	if d := b.left.digest(); d != "" {
+		attrs = append(attrs, "sha256", d)
+	}
 	if n := gaveUp(m.Backup.Stages); n > 0 {
 		attrs = append(attrs, "lock_retries", n)
 	}

@@ -42,6 +42,7 @@ type flags struct {
 	lockRetries int
 	idleTimeout time.Duration
 	exec        string
+	digestFile  string
 	dryRun      bool
 	replica     replicaFlags
 	partial     format.Filter // as given
@@ -136,6 +137,7 @@ func (f *flags) register() {
 	s.IntVar(&f.lockRetries, "lock-retries", 0, "times (`N`) to release all and try again when a lock is not granted")
 	s.DurationVar(&f.idleTimeout, "idle-timeout", defaultIdle, "`TIME` the receiver may take nothing; 0: for ever")
 	s.StringVar(&f.exec, "exec", "", "run `COMMAND` by the shell and send the archive to it")
+	s.StringVar(&f.digestFile, "digest-file", "", "write the archive's SHA-256 to `FILE`, as sha256sum does")
 	s.BoolVar(&f.replica.slaveInfo, "slave-info", false, "on a replica: record how far it has come")
 	s.BoolVar(&f.replica.safe, "safe-slave-backup", false, "stop a replica's SQL threads under the locks")
 	f.replica.safeTimeout = cli.Seconds(defaultSafeTimeout)
