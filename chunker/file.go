@@ -27,6 +27,8 @@ type Discoverer interface {
 	// Dirs lists the directories of the databases that are wanted, empty ones
 	// too, as the manifest wants them.
 	Dirs(ctx context.Context) ([]format.File, error)
+	// Tally shows all databases and tables that exist to tallies.
+	Tally(ctx context.Context, to ...*Tally) error
 }
 
 // Layout says where a server keeps its files: absolute paths, taken from its

@@ -3,6 +3,7 @@ package chunker
 import (
 	"regexp"
 	"slices"
+	"strings"
 )
 
 // Filter says which databases and tables a partial backup is of, with the
@@ -21,28 +22,48 @@ type Rules struct {
 	databases, partly map[string]bool
 	tables            map[TableName]bool // the name of a partition is part of Table
 	expressions       []*regexp.Regexp
+	given             map[TableName]string // names of both as they were given
 }
 
 // Add adds a database, or a table as db.table. Names with dots or blanks in them
 // are in backquotes. It says whether it was a table's.
 func (r *Rules) Add(name string) (ofTable bool, err error) {
 	db, table, ofTable, err := parseName(name)
-	switch {
-	case err != nil:
-	case ofTable:
-		put(&r.tables, TableName{Database: db, Table: table})
-		put(&r.partly, db)
-	default:
-		put(&r.databases, db)
+	if err == nil {
+		put(&r.given, TableName{Database: db, Table: table}, name)
+		r.add(TableName{Database: db, Table: table}, ofTable)
 	}
 	return ofTable, err
 }
 
-func put[K comparable](set *map[K]bool, name K) {
-	if *set == nil {
-		*set = map[K]bool{}
+func (r *Rules) add(name TableName, ofTable bool) {
+	if !ofTable {
+		put(&r.databases, name.Database, true)
+		return
 	}
-	(*set)[name] = true
+	put(&r.tables, name, true)
+	put(&r.partly, name.Database, true)
+}
+
+func put[K comparable, V any](m *map[K]V, name K, v V) {
+	if *m == nil {
+		*m = map[K]V{}
+	}
+	(*m)[name] = v
+}
+
+// LowerCase makes names match as on a server with lower_case_table_names=1,
+// whose names are all in lower case. Expressions stay as they are.
+func (f *Filter) LowerCase() {
+	for _, r := range []*Rules{&f.Include, &f.Exclude} {
+		given, tables := r.given, r.tables
+		r.given, r.tables, r.databases, r.partly = nil, nil, nil, nil
+		for name, text := range given {
+			low := TableName{Database: strings.ToLower(name.Database), Table: strings.ToLower(name.Table)}
+			put(&r.given, low, text)
+			r.add(low, tables[name])
+		}
+	}
 }
 
 // AddExpression adds all tables whose db.table the expression matches.

@@ -35,6 +35,11 @@ func (t *target) assemble(ctx context.Context, got *arrival) (*Report, error) {
 	if err := a.complete(m); err != nil {
 		return nil, err
 	}
+	if a.choice != nil {
+		if err := t.opt.Chosen(); err != nil {
+			return nil, err
+		}
+	}
 	if err := a.checkMappings(); err != nil {
 		return nil, err
 	}

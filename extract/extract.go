@@ -44,6 +44,10 @@ type Options struct {
 	// they need: see Choice. The others are left out, and the manifest in the
 	// target says so. Directories are made for the files only.
 	Only func(path string) bool
+	// Chosen, if set together with Only, is called once when Only has seen every
+	// path of the archive, before anything is published. Its error ends the
+	// extraction.
+	Chosen func() error
 	// Mappings say where tables with a DATA DIRECTORY go; those of which none
 	// says it are restored inside of Dir. The server's link files are made for
 	// them. No two have the same Old.
@@ -64,6 +68,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Progress == nil {
 		o.Progress = func(int64) {}
+	}
+	if o.Chosen == nil {
+		o.Chosen = func() error { return nil }
 	}
 	if o.Redo == nil {
 		o.Redo = func(log *os.File, _ format.LSN) func(format.LSN) {

@@ -79,11 +79,12 @@ func Open(r io.Reader, ids []age.Identity) (io.Reader, error) {
 		sealed = armor.NewReader(&shortLines{r: sealed})
 	}
 	k := newKeyring(ids)
-	text, err := age.Decrypt(sealed, k.ids...)
+	tail := &tail{r: sealed}
+	text, err := age.Decrypt(tail, k.ids...)
 	if err != nil {
 		return nil, k.explain(err, src.failed())
 	}
-	return &opened{r: text, src: src}, nil
+	return &opened{r: text, src: src, tail: tail}, nil
 }
 
 // OpenAt is Open for an archive of size bytes that is read at any offset. It
@@ -103,6 +104,12 @@ func OpenAt(ra io.ReaderAt, size int64, ids []age.Identity) (io.ReaderAt, int64,
 	}
 	k := newKeyring(ids)
 	text, n, err := age.DecryptReaderAt(src, size, k.ids...)
+	if err != nil && src.failed() == nil {
+		// Where the header is good, it was the end that the key does not open.
+		if _, header := age.Decrypt(io.NewSectionReader(src, 0, size), k.ids...); header == nil {
+			return nil, 0, cutShort()
+		}
+	}
 	if err != nil {
 		return nil, 0, k.explain(err, src.failed())
 	}
@@ -213,6 +220,8 @@ func (k *keyring) explain(err, source error) error {
 		return fmt.Errorf("read archive: %w", source)
 	case k.failed != nil:
 		return fmt.Errorf("%w: %w", ErrNoKey, k.failed)
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%w: age encryption: %w", ErrDamaged, ErrTruncated)
 	case !errors.As(err, &none):
 		return fmt.Errorf("%w: age encryption: %w", ErrDamaged, err)
 	case slices.Contains(none.StanzaTypes, "scrypt"):
@@ -284,13 +293,37 @@ func (s *source) cause(err error) error {
 }
 
 type opened struct {
-	r   io.Reader
-	src *source
+	r    io.Reader
+	src  *source
+	tail *tail
 }
 
 func (o *opened) Read(p []byte) (int, error) {
 	n, err := o.r.Read(p)
+	if err != nil && err != io.EOF && !errors.Is(err, io.ErrUnexpectedEOF) && o.tail.ended && o.src.failed() == nil {
+		return n, cutShort()
+	}
 	return n, o.src.cause(err)
+}
+
+// tail notes that the ciphertext has ended. Decryption reads it piece by piece, so
+// that the piece it fails on was the last then.
+type tail struct {
+	r     io.Reader
+	ended bool
+}
+
+func (t *tail) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	t.ended = t.ended || err == io.EOF
+	return n, err
+}
+
+// cutShort is the error for an age file whose last piece does not open. A file that
+// was cut ends in a part of a piece: nothing tells it from a piece that was
+// changed, but it is by far the more likely.
+func cutShort() error {
+	return fmt.Errorf("%w: age encryption: %w, or its last 64 KiB are damaged", ErrDamaged, ErrTruncated)
 }
 
 type openedAt struct {

@@ -175,6 +175,41 @@ func TestCutBetweenPiecesIsRefused(t *testing.T) {
 	}
 }
 
+// D4: with the key, a file that was cut ends too early, whoever did it; one that was
+// changed before its end does not.
+func TestCutSealedArchiveEndsTooEarly(t *testing.T) {
+	p := pairs(t)[0]
+	text := bytes.Repeat([]byte("0123456789abcdef"), 4*4096)
+	sealed := seal(t, text, p.r)
+	read := map[string]func([]byte) error{
+		"from front to end": func(b []byte) error { _, err := readSealed(bytes.NewReader(b), p.id); return err },
+		"at random":         func(b []byte) error { _, err := readSealedAt(b, p.id); return err },
+		"decrypted only": func(b []byte) error {
+			r, err := Open(bytes.NewReader(b), []age.Identity{p.id})
+			if err == nil {
+				_, err = io.Copy(io.Discard, r)
+			}
+			return err
+		},
+	}
+	for how, read := range read {
+		for _, n := range []int{40, 150, 190, 1000, 64<<10 + 16, 100_000, len(sealed) - 17, len(sealed) - 1} {
+			if how == "from front to end" && n > 1000 {
+				continue // what is in there is no archive
+			}
+			err := read(sealed[:n])
+			if !errors.Is(err, ErrDamaged) || !errors.Is(err, ErrTruncated) || strings.Contains(err.Error(), "tampered") {
+				t.Errorf("%s, cut after %d of %d bytes: %v", how, n, len(sealed), err)
+			}
+		}
+		bad := bytes.Clone(sealed)
+		bad[1000] ^= 1
+		if err := read(bad); how != "at random" && (errors.Is(err, ErrTruncated) || !errors.Is(err, ErrDamaged)) {
+			t.Errorf("%s, a byte was changed: %v", how, err)
+		}
+	}
+}
+
 func TestFlippedBitOfSealedArchiveIsRefused(t *testing.T) {
 	p := pairs(t)[0]
 	sealed := seal(t, threeFiles(t, 1, WriterOptions{}), p.r)

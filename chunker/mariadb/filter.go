@@ -124,3 +124,28 @@ func ownerOf(file string) (id uint64, ok bool) {
 	id, err := strconv.ParseUint(m[1], 16, 64)
 	return id, err == nil
 }
+
+// Tally shows all databases and tables to tallies. A table is what has a file of
+// its name: all have a .frm, views too. Triggers, what belongs to a full-text
+// index and the files of a running ALTER TABLE are no tables.
+func (d *Discoverer) Tally(ctx context.Context, to ...*chunker.Tally) error {
+	return d.eachDatabase(ctx, func(db string, entries []fs.DirEntry) error {
+		for _, t := range to {
+			t.Database(namesOf(db, ""))
+		}
+		last := ""
+		for _, e := range entries {
+			stem, ext := cutExt(e.Name())
+			_, known := classes[ext]
+			if !known && ext != ".ibd" && ext != ".isl" || ext == ".opt" || ext == ".TRN" || stem == last ||
+				strings.HasPrefix(stem, "#sql") || fullText.MatchString(e.Name()) {
+				continue
+			}
+			last = stem
+			for _, t := range to {
+				t.Table(namesOf(db, e.Name()))
+			}
+		}
+		return nil
+	})
+}

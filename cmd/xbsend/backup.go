@@ -43,7 +43,12 @@ type backup struct {
 	tail   *redotail.Tailer
 	out    *format.Writer
 	seal   io.Closer   // of the encryption around it; nil without
-	gather *cli.Gather // in front of standard output
+	left   *meter      // counts what leaves
+	gather *cli.Gather // in front of the pipe
+	// digest is the file for the digest of the archive, nil without.
+	digest *digestFile
+	// unmatched are the names of a partial backup that match nothing.
+	unmatched unmatched
 	// settled are the copies that stand for the tablespaces, once that is known.
 	settled []chunker.Result
 }
@@ -70,6 +75,12 @@ func (b *backup) run(ctx context.Context) error {
 		SpoolDir: b.f.spoolDir, SpoolLimit: int64(b.f.spoolLimit), Log: b.log, FlushWait: b.flushWait(),
 	})
 	defer b.tail.Close()
+	if b.f.digestFile != "" {
+		if b.digest, err = createDigest(b.f.digestFile); err != nil {
+			return err
+		}
+		defer b.digest.discard()
+	}
 	return b.stream(ctx, log.Start())
 }
 
@@ -92,6 +103,9 @@ func (b *backup) learn(ctx context.Context) (err error) {
 		return err
 	}
 	b.f.paths.override(&b.layout)
+	if b.f.filter != nil && b.layout.LowerCaseTableNames == 1 {
+		b.f.filter.LowerCase()
+	}
 	if err := b.server.Check(ctx, b.f.wanted()); err != nil {
 		return err
 	}
@@ -102,6 +116,9 @@ func (b *backup) learn(ctx context.Context) (err error) {
 		return err
 	}
 	if err := b.proveDataDir(ctx); err != nil {
+		return err
+	}
+	if err := b.checkNames(ctx); err != nil {
 		return err
 	}
 	if err := b.recoverable(ctx); err != nil {
@@ -148,14 +165,16 @@ func (b *backup) stream(ctx context.Context, redo format.Redo) (err error) {
 	// that stands still would keep them, and the reason, for as long.
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	pipe, err := cli.OpenOutput(ctx, b.s.out, cli.PipeOptions{Idle: b.f.idleTimeout, Log: b.log})
+	pipe, err := b.openOutlet(ctx, fail)
 	if err != nil {
 		return err
 	}
 	defer pipe.Close()
-	b.gather = cli.NewGather(pipe)
+	b.gather = cli.NewGather(pipe.Pipe)
 	defer b.gather.Close()
-	out, err := b.sealed(b.gather)
+	b.left = newMeter(b.gather, b.digest != nil)
+	defer b.left.Close()
+	out, err := b.sealed(b.left)
 	if err != nil {
 		return err
 	}
@@ -165,7 +184,7 @@ func (b *backup) stream(ctx context.Context, redo format.Redo) (err error) {
 	b.log.Info("backing up "+b.layout.DataDir, "server", b.layout.Version, "checkpoint_lsn", redo.CheckpointLSN)
 	b.bar = b.f.out.StartProgress(b.s.err)
 	defer b.bar.Stop()
-	b.bar.Watch(pipe)
+	b.bar.Watch(pipe.Pipe)
 	b.hook = hookFromEnvironment()
 	b.files = b.discoverer()
 	b.copy = &chunker.Copier{
@@ -202,7 +221,7 @@ func (b *backup) stream(ctx context.Context, redo format.Redo) (err error) {
 		b.out.Abort(err)
 		return err
 	}
-	return b.finish(m, redo)
+	return b.finish(ctx, m, redo, pipe)
 }
 
 // sealed puts the encryption, if it is asked for, around the archive. It is
@@ -252,7 +271,7 @@ func (b *backup) sendRedo(ctx context.Context) error {
 }
 
 // finish writes manifest and end frame, and says what was done.
-func (b *backup) finish(m *format.Manifest, redo format.Redo) error {
+func (b *backup) finish(ctx context.Context, m *format.Manifest, redo format.Redo, to *outlet) error {
 	end, ok := b.tail.EndLSN()
 	if !ok {
 		return errors.New("redo has no end")
@@ -268,12 +287,22 @@ func (b *backup) finish(m *format.Manifest, redo format.Redo) error {
 	if err == nil {
 		err = b.gather.Flush()
 	}
+	if err == nil {
+		err = to.complete(ctx)
+	}
+	if err == nil && b.digest != nil {
+		err = b.digest.publish(b.left.digest())
+	}
 	if err != nil {
 		return err
 	}
 	attrs := []any{"data", humanize.IBytes(t.DataBytes), "redo", humanize.IBytes(t.RedoBytes),
 		"seconds", seconds(time.Since(b.started)), "locked", seconds(time.Duration(m.Backup.LockSeconds * float64(time.Second))),
 		"end_lsn", end}
+	attrs = append(attrs, "archive_bytes", b.left.bytes)
+	if d := b.left.digest(); d != "" {
+		attrs = append(attrs, "sha256", d)
+	}
 	if n := gaveUp(m.Backup.Stages); n > 0 {
 		attrs = append(attrs, "lock_retries", n)
 	}

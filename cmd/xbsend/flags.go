@@ -41,9 +41,13 @@ type flags struct {
 	lockTimeout time.Duration
 	lockRetries int
 	idleTimeout time.Duration
+	exec        string
+	digestFile  string
 	dryRun      bool
 	replica     replicaFlags
 	partial     format.Filter // as given
+
+	allowMissing bool
 
 	recipients []age.Recipient
 	filter     *chunker.Filter // of a partial backup, or nil
@@ -127,12 +131,15 @@ func (f *flags) register() {
 	s.StringArrayVarP(&f.sealFor.keys, "recipient", "r", nil, "encrypt to this age or ssh public `KEY`; repeatable")
 	s.StringArrayVarP(&f.sealFor.files, "recipients-file", "R", nil, "encrypt to the public keys in `FILE`; repeatable")
 	registerFilter(s, &f.partial)
+	s.BoolVar(&f.allowMissing, "allow-missing", false, "names that match no database or table are a warning, not an error")
 	s.Var(&f.rate, "rate", "data pages read a second at most; redo is never held back")
 	s.StringVar(&f.spoolDir, "spool-dir", "", "`DIR` where redo waits when the pipe is slow (default: TMPDIR)")
 	s.Var(&f.spoolLimit, "spool-limit", "most redo that may wait there")
 	s.DurationVar(&f.lockTimeout, "lock-timeout", server.DefaultLockTimeout, "`TIME` to wait for each lock before giving up")
 	s.IntVar(&f.lockRetries, "lock-retries", 0, "times (`N`) to release all and try again when a lock is not granted")
 	s.DurationVar(&f.idleTimeout, "idle-timeout", defaultIdle, "`TIME` the receiver may take nothing; 0: for ever")
+	s.StringVar(&f.exec, "exec", "", "run `COMMAND` by the shell and send the archive to it")
+	s.StringVar(&f.digestFile, "digest-file", "", "write the archive's SHA-256 to `FILE`, as sha256sum does")
 	s.BoolVar(&f.replica.slaveInfo, "slave-info", false, "on a replica: record how far it has come")
 	s.BoolVar(&f.replica.safe, "safe-slave-backup", false, "stop a replica's SQL threads under the locks")
 	f.replica.safeTimeout = cli.Seconds(defaultSafeTimeout)
@@ -183,6 +190,9 @@ func (f *flags) parse(args []string, s streams) error {
 	}
 	if f.filter, err = readFilter(f.partial); err != nil {
 		return &cli.UsageError{Err: err}
+	}
+	if f.set.Changed("exec") && strings.TrimSpace(f.exec) == "" {
+		return cli.Usagef("--exec: no command given")
 	}
 	f.parallel = cli.Workers(f.parallel)
 	f.server.LockTimeout = f.lockTimeout

@@ -28,10 +28,15 @@ Takes a hot physical backup of a running MariaDB server and writes it to
 standard output as one archive, which xbstream turns into a data directory.
 
   xbsend | ssh standby xbstream -x --prepare -C /var/lib/mysql
-  xbsend -S /run/mysqld/mysqld.sock -u backup | aws s3 cp - s3://backups/monday.xb
+  xbsend -u backup --exec 'aws s3 cp - s3://backups/monday.xb'
   xbsend -r age1… > monday.xb
   xbsend --databases='mysql shop' > shop.xb
   xbsend --dry-run
+
+An uploader at the other end of a pipe stores what it got as if it were whole
+when the backup fails: use --exec, which kills the uploader then, or
+  set -o pipefail; xbsend | aws s3 cp - s3://backups/new &&
+  aws s3 mv s3://backups/new s3://backups/monday.xb
 
 To connect, as with mariadb: -h/--host -P/--port -S/--socket -u/--user
   -p/--password (alone: asks; safer: option file, MYSQL_PWD) --protocol
@@ -84,6 +89,9 @@ func run(ctx context.Context, args []string, s streams) int {
 		}
 		f.out.Report("xbsend", s.err, err)
 	}
+	if e, ok := errors.AsType[*consumerError](err); ok && context.Cause(ctx) == nil {
+		return e.code()
+	}
 	if _, ok := errors.AsType[*server.Error](err); ok && context.Cause(ctx) == nil && !cli.MachineFailed(err) {
 		return cli.ExitServer
 	}
@@ -98,7 +106,7 @@ func run(ctx context.Context, args []string, s streams) int {
 }
 
 func start(ctx context.Context, f *flags, s streams) error {
-	if !f.dryRun && term.IsTerminal(int(s.out.Fd())) {
+	if !f.dryRun && f.exec == "" && term.IsTerminal(int(s.out.Fd())) {
 		return cli.Usagef("the archive goes to standard output, which is a terminal: redirect it to a file or a pipe")
 	}
 	said := cli.NewMessages(s.err)

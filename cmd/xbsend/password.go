@@ -65,12 +65,18 @@ func (f *flags) spellPassword(args []string) []string {
 	return out
 }
 
-// commandLine is the command line for the manifest, without the password.
+// commandLine is the command line for the manifest, without the password, and
+// without the command of --exec, which may hold the secrets of an uploader.
 func (f *flags) commandLine(args []string) string {
 	shown := []string{"xbsend"}
-	for _, a := range args {
+	for i, a := range args {
 		if at := f.passwordIn(a); at >= 0 {
 			a = a[:at] + "…"
+		}
+		if strings.HasPrefix(a, "--exec=") {
+			a = "--exec=…"
+		} else if i > 0 && args[i-1] == "--exec" {
+			a = "…"
 		}
 		if strings.ContainsAny(a, " \t\n'\"$\\") {
 			a = strconv.Quote(a)

@@ -265,6 +265,9 @@ func (p *phases) reconcile(ctx context.Context) error {
 	if err := p.settleStrays(ctx); err != nil {
 		return err
 	}
+	if err := p.recheckNames(ctx); err != nil {
+		return err
+	}
 	p.dirs, err = p.files.Dirs(ctx)
 	return err
 }
@@ -440,6 +443,7 @@ func (p *phases) copyLast(ctx context.Context) error {
 func (p *phases) manifest() *format.Manifest {
 	p.warnReplication()
 	p.warnBig()
+	p.warnUnmatched()
 	pos := &p.pos
 	m := &format.Manifest{
 		Tool: "xbsend " + version, Command: p.f.command, Started: p.started,

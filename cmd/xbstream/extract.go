@@ -36,6 +36,10 @@ type extractFlags struct {
 	chown   string
 	only    []string
 	mapping []string
+	// selected is what only asks for, nil without.
+	selected     *selection
+	allowMissing bool
+
 	prepare bool
 	how     prepareFlags
 }
@@ -48,7 +52,8 @@ func (c *command) extract(ctx context.Context, args []string) error {
 	f.BoolVar(&x.prepare, "prepare", false, "recover the backup, so that the server just starts")
 	f.IntVarP(&x.opt.Parallel, "parallel", "j", 0, "`N` workers (default: cores)")
 	f.StringVar(&x.chown, "chown", "", "`USER:GROUP` that own the files (default for root: the owner of DIR)")
-	f.StringArrayVar(&x.only, "only", nil, "extract only files that match `GLOB`: a path, or db.table; repeatable")
+	f.StringArrayVar(&x.only, "only", nil, "extract only files that match `GLOB`: a path, db.table or database; repeatable")
+	f.BoolVar(&x.allowMissing, "allow-missing", false, "a GLOB of --only that matches nothing is a warning, not an error")
 	f.StringArrayVar(&x.mapping, "tablespace-mapping", nil, "put InnoDB tables whose DATA DIRECTORY was below OLD below NEW, as `OLD=NEW`, not into DIR; repeatable")
 	f.BoolVar(&x.opt.IntoNonEmpty, "into-non-empty", false, "accept a DIR, or NEW, that holds other files, if no name collides")
 	f.BoolVar(&x.opt.RemovePartial, "remove-partial", false, "remove what a killed extraction left in DIR, or in a NEW")
@@ -63,8 +68,11 @@ func (c *command) extract(ctx context.Context, args []string) error {
 	if x.opt.Owner, err = parseOwner(x.chown); err != nil {
 		return err
 	}
-	if x.opt.Only, err = matcher(x.only); err != nil {
-		return err
+	if len(x.only) > 0 {
+		if x.selected, err = newSelection(x.only); err != nil {
+			return err
+		}
+		x.opt.Only = x.selected.match
 	}
 	if x.opt.Mappings, err = parseMappings(x.mapping); err != nil {
 		return err
@@ -94,12 +102,15 @@ func (c *command) runExtract(ctx context.Context, x extractFlags, args []string)
 	if err := extract.CheckTarget(x.opt); err != nil {
 		return err
 	}
+	log := c.out.Logger("xbstream", c.s.err)
+	if x.selected != nil {
+		x.opt.Chosen = func() error { return x.checkOnly(func(msg string) { log.Warn(msg) }) }
+	}
 	open, in, err := c.frames(ctx, args, &x)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	log := c.out.Logger("xbstream", c.s.err)
 	p := c.out.StartProgress(c.s.err)
 	defer p.Stop()
 	p.Watch(c.pipe)

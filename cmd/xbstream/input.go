@@ -6,17 +6,12 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path"
-	"slices"
-	"strings"
 
 	"github.com/spf13/pflag"
 
 	"github.com/xbstream/xbstream/classic"
 	"github.com/xbstream/xbstream/extract"
 	"github.com/xbstream/xbstream/format"
-	"github.com/xbstream/xbstream/internal/cli"
-	"github.com/xbstream/xbstream/internal/innodb/filename"
 )
 
 // file opens the archive of a command for jumping, and decrypts it if need be.
@@ -152,7 +147,7 @@ func (c *command) frames(ctx context.Context, args []string, x *extractFlags) (f
 			return nil, nil, err
 		}
 		if a != nil && a.Indexed() {
-			return func() (extract.Frames, error) { return choose(a, x.opt.Only) }, closer, nil
+			return func() (extract.Frames, error) { return choose(a, x.opt) }, closer, nil
 		}
 		if a != nil {
 			closer.Close()
@@ -167,9 +162,12 @@ func (c *command) frames(ctx context.Context, args []string, x *extractFlags) (f
 
 // choose selects the frames of the files that are kept, and the redo that
 // belongs to them.
-func choose(a *format.Archive, only func(string) bool) (extract.Frames, error) {
-	choice := extract.NewChoice(only)
+func choose(a *format.Archive, x extract.Options) (extract.Frames, error) {
+	choice := extract.NewChoice(x.Only)
 	if _, err := a.Manifest(func(f *format.File) error { choice.Survey(f); return nil }); err != nil {
+		return nil, err
+	}
+	if err := x.Chosen(); err != nil {
 		return nil, err
 	}
 	wanted := map[format.FileNo]bool{0: true}
@@ -183,43 +181,4 @@ func choose(a *format.Archive, only func(string) bool) (extract.Frames, error) {
 		return nil, err
 	}
 	return a.Select(func(n format.FileNo) bool { return wanted[n] })
-}
-
-// matcher returns a function that says whether a path matches one of the
-// patterns: shell patterns for the path, or for db.table, which stands for all
-// files of the table. Names may be written as the server prints them, or in the
-// letters of the file names.
-func matcher(patterns []string) (func(string) bool, error) {
-	if len(patterns) == 0 {
-		return nil, nil
-	}
-	for _, p := range patterns {
-		if _, err := path.Match(p, ""); err != nil {
-			return nil, cli.Usagef("--only %q: %w", p, err)
-		}
-	}
-	return func(name string) bool {
-		names := []string{name, filename.Decode(name)}
-		if table := tableOf(name); table != "" {
-			names = append(names, table, filename.Decode(table))
-		}
-		return slices.ContainsFunc(patterns, func(p string) bool {
-			return slices.ContainsFunc(names, func(name string) bool {
-				ok, _ := path.Match(p, name)
-				return ok
-			})
-		})
-	}, nil
-}
-
-// tableOf is the db.table a file belongs to, in the letters of its file name;
-// partitions belong to their table.
-func tableOf(name string) string {
-	db, file, ok := strings.Cut(name, "/")
-	if !ok {
-		return ""
-	}
-	stem, _, _ := strings.Cut(file, ".")
-	stem, _ = filename.CutPartition(stem)
-	return db + "." + stem
 }

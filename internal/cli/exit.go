@@ -103,8 +103,9 @@ var signals = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}
 // as if nobody had asked for the first. A signal that the process was started to
 // ignore, as by nohup, stays ignored.
 //
-// SIGPIPE is ignored, so that a write to a pipe nobody reads returns an error
-// instead of killing the process before it has released its locks.
+// SIGPIPE does nothing: a write to a pipe nobody reads returns an error instead
+// of killing the process before it has released its locks. It is caught and not
+// ignored, which the processes that are started here would inherit.
 func Main(name string, run func(context.Context) int) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	c := make(chan os.Signal, 1)
@@ -113,7 +114,7 @@ func Main(name string, run func(context.Context) int) {
 			signal.Notify(c, s)
 		}
 	}
-	signal.Ignore(syscall.SIGPIPE)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	keepSecrets()
 	// A panic of another goroutine, which nobody can catch, would end the process
 	// with 2, the code of a usage error. So it ends by SIGABRT.
