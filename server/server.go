@@ -177,7 +177,7 @@ type Session struct {
 	Identity
 	// DB connects when it must; its connections hold nothing.
 	DB     *sql.DB
-	Log    *slog.Logger
+	Log    *slog.Logger // nil in tests that need none
 	config Config
 	target target
 }

@@ -34,7 +34,7 @@ func (d Dialect) Attach(_ context.Context, s *server.Session) (server.Server, er
 	if v.before(version{10, 8}) {
 		return nil, server.Unsupported("server %s: MariaDB before 10.8 is not supported", s.Version)
 	}
-	if tested.before(v) {
+	if tested.before(v) && s.Log != nil {
 		s.Log.Warn("the server is newer than any that this program was tested with", "server", s.Version, "tested_last", testedLast)
 	}
 	return &mariadb{s: s}, nil
