@@ -15,10 +15,10 @@ func TestUnsettledThreads(t *testing.T) {
 		"Waiting for work from SQL thread":                       true,
 		"Waiting until MASTER_DELAY seconds after master":        true,
 		"Slave has read all relay log; waiting for more updates": true,
-		"closing tables":                                         false,
-		"Commit":                                                 false,
-		"Waiting for semi-sync ACK from slave":                   false,
-		"Write_rows_log_event::write_row(-1) on table `t`":       false,
+		"closing tables":                       false,
+		"Commit":                               false,
+		"Waiting for semi-sync ACK from slave": false,
+		"Write_rows_log_event::write_row(-1) on table `t`": false,
 		"": false,
 	} {
 		busy := mariadb.Unsettled([]map[string]string{{"ID": "7", "STATE": state}})
