@@ -147,7 +147,7 @@ func (b *backup) stream(ctx context.Context, redo format.Redo) (err error) {
 	// that stands still would keep them, and the reason, for as long.
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	pipe, err := cli.OpenOutput(ctx, b.s.out, cli.PipeOptions{Idle: b.f.idleTimeout, Log: b.log})
+	pipe, err := cli.OpenOutput(ctx, b.s.out, cli.PipeOptions{Idle: time.Duration(b.f.idleTimeout), Log: b.log})
 	if err != nil {
 		return err
 	}
@@ -156,7 +156,7 @@ func (b *backup) stream(ctx context.Context, redo format.Redo) (err error) {
 	if err != nil {
 		return err
 	}
-	if b.out, err = format.NewWriter(out, format.WriterOptions{Compress: format.Level(b.f.compress), Parallel: b.f.parallel}); err != nil {
+	if b.out, err = format.NewWriter(out, format.WriterOptions{Compress: format.Level(b.f.compress), Parallel: int(b.f.parallel)}); err != nil {
 		return err
 	}
 	b.log.Info("backing up "+b.layout.DataDir, "server", b.layout.Version, "checkpoint_lsn", redo.CheckpointLSN)
@@ -166,7 +166,7 @@ func (b *backup) stream(ctx context.Context, redo format.Redo) (err error) {
 	b.hook = hookFromEnvironment()
 	b.files = b.discoverer()
 	b.copy = &chunker.Copier{
-		Sink: b.out, PageSize: b.layout.InnoDB.PageSize, Parallel: b.f.parallel, Rate: int64(b.f.rate),
+		Sink: b.out, PageSize: b.layout.InnoDB.PageSize, Parallel: int(b.f.parallel), Rate: int64(b.f.rate),
 		Log: b.log, Progress: b.bar.Add, Before: b.hook.before, After: b.hook.after,
 	}
 

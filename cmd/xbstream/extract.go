@@ -24,9 +24,18 @@ import (
 const extractHelp = `Usage: xbstream extract [flags] [ARCHIVE]
        xbstream -x [flags] < ARCHIVE
 
-Puts the files of an archive together below a directory. Nothing appears under
-its final name before everything has arrived, is complete and, with --prepare,
+Restores the files of an archive into a directory. Files get their final names
+only after the whole archive has arrived, is complete and, with --prepare, is
 recovered.
+
+Examples:
+
+  Restore a backup, ready for a server to start on:
+    xbstream -x --prepare -C /var/lib/mysql --chown mysql:mysql monday.xb
+  Restore an encrypted backup from a bucket:
+    aws s3 cp s3://backups/monday.xb - | xbstream -x --prepare -i key.txt -C new
+  Restore one table, ready for ALTER TABLE ... IMPORT TABLESPACE:
+    xbstream -x --only shop.orders --prepare --export -C one monday.xb
 `
 
 type extractFlags struct {
@@ -41,15 +50,15 @@ type extractFlags struct {
 func (c *command) extract(ctx context.Context, args []string) error {
 	var x extractFlags
 	f := pflag.NewFlagSet("extract", pflag.ContinueOnError)
-	f.StringVarP(&x.opt.Dir, "directory", "C", ".", "extract into `DIR`, which must be empty or not exist")
+	f.StringVarP(&x.opt.Dir, "directory", "C", ".", "restore into `DIR`, which must be empty or not exist")
 	c.keys.register(f)
-	f.BoolVar(&x.prepare, "prepare", false, "recover the backup, so that the server just starts")
-	f.IntVarP(&x.opt.Parallel, "parallel", "j", 0, "`N` workers (default: cores)")
-	f.StringVar(&x.chown, "chown", "", "`USER:GROUP` that own the files (default for root: the owner of DIR)")
-	f.StringArrayVar(&x.only, "only", nil, "extract only files that match `GLOB`: a path, or db.table; repeatable")
-	f.StringArrayVar(&x.mapping, "tablespace-mapping", nil, "put InnoDB tables whose DATA DIRECTORY was below OLD below NEW, as `OLD=NEW`, not into DIR; repeatable")
-	f.BoolVar(&x.opt.IntoNonEmpty, "into-non-empty", false, "accept a DIR, or NEW, that holds other files, if no name collides")
-	f.BoolVar(&x.opt.RemovePartial, "remove-partial", false, "remove what a killed extraction left in DIR, or in a NEW")
+	f.BoolVar(&x.prepare, "prepare", false, "recover the backup, so that a server can start from it directly")
+	f.VarP((*cli.Count)(&x.opt.Parallel), "parallel", "j", "number of workers (default: one per core)")
+	f.StringVar(&x.chown, "chown", "", "give the files to `USER:GROUP` (default: if root runs xbstream, the owner of DIR)")
+	f.StringArrayVar(&x.only, "only", nil, "restore only files that match `GLOB`: a path, or db.table; repeatable")
+	f.StringArrayVar(&x.mapping, "tablespace-mapping", nil, "restore InnoDB tables with a DATA DIRECTORY below OLD to NEW, not into DIR: `OLD=NEW`; repeatable")
+	f.BoolVar(&x.opt.IntoNonEmpty, "into-non-empty", false, "accept a DIR, or NEW, that contains other files, if none has a name that the backup needs")
+	f.BoolVar(&x.opt.RemovePartial, "remove-partial", false, "first remove what a killed extraction left in DIR, or in a NEW")
 	c.registerIncomplete(f)
 	c.registerIdle(f)
 	x.how.register(f)

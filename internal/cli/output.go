@@ -21,10 +21,10 @@ type Output struct {
 
 // Flags registers the flags of Output.
 func (o *Output) Flags(f *pflag.FlagSet) {
-	f.BoolVarP(&o.Verbose, "verbose", "v", false, "say more")
-	f.BoolVarP(&o.Quiet, "quiet", "q", false, "say only what went wrong")
-	f.StringVar(&o.LogFormat, "log-format", "text", "`text` or json, one object a line")
-	f.StringVar(&o.Progress, "progress", "auto", "`auto`, bar, plain, json or none; auto: a bar on a terminal")
+	f.BoolVarP(&o.Verbose, "verbose", "v", false, "more messages")
+	f.BoolVarP(&o.Quiet, "quiet", "q", false, "only errors")
+	f.StringVar(&o.LogFormat, "log-format", "text", "`FORMAT` of messages: text or json, one object per line")
+	f.StringVar(&o.Progress, "progress", "auto", "show progress as `KIND`: auto (a bar on a terminal), bar, plain, json or none; plain and json print a line every 5s")
 }
 
 // Check refuses values that mean nothing.
