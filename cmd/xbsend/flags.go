@@ -162,10 +162,10 @@ func (f *flags) parse(args []string, s streams) error {
 		return err
 	}
 	if err != nil {
-		return &cli.UsageError{Err: err}
+		return cli.Send.ParseError(err, f.set)
 	}
 	if f.set.NArg() > 0 {
-		return f.unexpected()
+		return f.unexpected(args)
 	}
 	if err := f.optionFiles(); err != nil {
 		return &cli.UsageError{Err: err}
@@ -205,9 +205,12 @@ func (f *flags) readRecipients(s streams) (err error) {
 
 // unexpected refuses an argument that is no flag, and does not repeat what may be
 // a password.
-func (f *flags) unexpected() error {
+func (f *flags) unexpected(args []string) error {
 	if v, ok := f.set.Lookup("password").Value.(*connectionValue); ok && v.text == askPassword {
 		return cli.Usagef("unexpected argument: a password follows -p without a space, --password with =")
+	}
+	if hint := cli.BlankValue(args, f.set); hint != "" {
+		return cli.Usagef("%s", hint)
 	}
 	return cli.Usagef("unexpected argument %q", f.set.Arg(0))
 }
@@ -240,7 +243,11 @@ func (f *flags) optionFiles() error {
 			return fmt.Errorf("%s, line %d: %w", o.File, o.Line, err)
 		}
 		if !known && !o.Loose && strings.HasPrefix(strings.ToLower(o.Group), ownGroup) {
-			return fmt.Errorf("%s, line %d: unknown option %q in group [%s]", o.File, o.Line, o.Name, o.Group)
+			err := fmt.Errorf("%s, line %d: unknown option %q in group [%s]", o.File, o.Line, o.Name, o.Group)
+			if advice := cli.Send.Advice(o.Name, f.set); advice != "" {
+				err = fmt.Errorf("%w: %s", err, advice)
+			}
+			return err
 		}
 	}
 	return nil

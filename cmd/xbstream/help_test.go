@@ -111,3 +111,37 @@ func TestSenselessNumbers(t *testing.T) {
 		}
 	}
 }
+
+// E7: a flag or command that does not exist is answered with the one that was
+// meant, or with what takes the place of a flag of mariabackup and XtraBackup.
+func TestUnknownFlags(t *testing.T) {
+	for line, want := range map[string]string{
+		"extract --onyl=x":                   "did you mean --only?",
+		"-x --into_non_empty":                "did you mean --into-non-empty?",
+		"-x --decompress":                    "decompresses by itself",
+		"-x --decrypt=AES256":                "use -i FILE",
+		"-x --target-dir=/x":                 "use -C DIR",
+		"-x --parallel=2 --compress-threads": "use -j N",
+		"prepare --use-memory=1G x":          "use --memory SIZE",
+		"prepare --apply-log-only x":         "rolls nothing back",
+		"prepare --incremental-dir=y x":      "no incremental backups yet",
+		"prepare --defaults-file=my.cnf x":   "in the archive",
+		"--prepare --target-dir=/x":          "xbstream prepare DIR",
+		"--apply-log /x":                     "xbstream prepare DIR",
+		"--copy-back":                        "-x --prepare -C DIR",
+		"--move-back":                        "-x --prepare -C DIR",
+		"--backup":                           "xbsend makes backups",
+		"--decompress -x":                    "decompresses by itself",
+		"-C dir -x":                          "command comes first",
+		"extrct":                             "did you mean extract?",
+		"restore":                            "did you mean extract?",
+		"create --compress best x":           "--compress=best",
+		"prepare --with-server mariadbd x":   "--with-server=mariadbd",
+		"-x --prepare --with-server mysqld":  "--with-server=mysqld",
+	} {
+		code, _, log := said(t, strings.Fields(line)...)
+		if code != cli.ExitUsage || !strings.Contains(log, want) {
+			t.Errorf("%s: exit code %d, %swant %q in it", line, code, log, want)
+		}
+	}
+}

@@ -130,6 +130,29 @@ func (c *command) dispatch(ctx context.Context, args []string) error {
 		fmt.Fprintln(c.s.out, "xbstream", version)
 		return errHelp
 	}
+	return unknownCommand(name)
+}
+
+// unknownCommand says which command was probably meant. A flag in its place is
+// often one of the programs that xbstream replaces.
+func unknownCommand(name string) error {
+	if flag, ok := strings.CutPrefix(name, "--"); ok {
+		flag, _, _ = strings.Cut(flag, "=")
+		none := pflag.NewFlagSet("xbstream", pflag.ContinueOnError)
+		if advice := cli.Stream.Advice(flag, none); advice != "" {
+			return cli.Usagef("unknown flag --%s: %s", flag, advice)
+		}
+	}
+	if strings.HasPrefix(name, "-") {
+		return cli.Usagef("the command comes first, as in xbstream extract [flags]: got %q", name)
+	}
+	meant := cli.Nearest(name, []string{"extract", "prepare", "list", "info", "verify", "create", "help"})
+	if name == "restore" {
+		meant = "extract"
+	}
+	if meant != "" {
+		return cli.Usagef("unknown command %q: did you mean %s?", name, meant)
+	}
 	return cli.Usagef("unknown command %q", name)
 }
 
@@ -158,7 +181,10 @@ func (c *command) parse(f *pflag.FlagSet, about string, args []string) error {
 	case errors.Is(err, pflag.ErrHelp):
 		return errHelp
 	case err != nil:
-		return &cli.UsageError{Err: err}
+		return cli.Stream.ParseError(err, f)
+	}
+	if hint := cli.BlankValue(args, f); hint != "" {
+		return cli.Usagef("%s", hint)
 	}
 	return c.out.Check()
 }
