@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/xbstream/xbstream/chunker"
@@ -161,7 +160,7 @@ func (b *backup) stream(ctx context.Context, redo format.Redo) (err error) {
 	}
 	b.log.Info("backing up "+b.layout.DataDir, "server", b.layout.Version, "checkpoint_lsn", redo.CheckpointLSN)
 	b.bar = b.f.out.StartProgress(b.s.err)
-	defer b.bar.Stop()
+	defer func() { b.bar.Stop(ctx, err) }()
 	b.bar.Watch(pipe)
 	b.hook = hookFromEnvironment()
 	b.files = b.discoverer()
@@ -265,14 +264,14 @@ func (b *backup) finish(m *format.Manifest, redo format.Redo) error {
 	if err != nil {
 		return err
 	}
-	attrs := []any{"data", humanize.IBytes(t.DataBytes), "redo", humanize.IBytes(t.RedoBytes),
-		"seconds", seconds(time.Since(b.started)), "locked", seconds(time.Duration(m.Backup.LockSeconds * float64(time.Second))),
+	attrs := []any{"data", cli.Bytes(t.DataBytes), "redo", cli.Bytes(t.RedoBytes),
+		"took", time.Since(b.started), "locked", time.Duration(m.Backup.LockSeconds * float64(time.Second)),
 		"end_lsn", end}
 	if n := gaveUp(m.Backup.Stages); n > 0 {
 		attrs = append(attrs, "lock_retries", n)
 	}
 	if p := m.Backup.Binlog; p != nil {
-		attrs = append(attrs, "binlog", fmt.Sprintf("%s:%d", p.File, p.Position), "gtid", m.Backup.GTID)
+		attrs = append(attrs, "binlog", position(*p), "gtid", m.Backup.GTID)
 	}
 	b.log.Info("backup complete", attrs...)
 	return nil
@@ -288,4 +287,7 @@ func gaveUp(stages []format.Stage) (n int) {
 	return n
 }
 
-func seconds(d time.Duration) string { return fmt.Sprintf("%.2fs", d.Seconds()) }
+// position is a binary log position as a log attribute, in JSON an object.
+type position format.BinlogPosition
+
+func (p position) String() string { return fmt.Sprintf("%s:%d", p.File, p.Position) }

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 
@@ -51,7 +50,7 @@ type creation struct {
 	m    format.Manifest
 }
 
-func (c *command) create(ctx context.Context, args []string) error {
+func (c *command) create(ctx context.Context, args []string) (err error) {
 	var n creation
 	f := pflag.NewFlagSet("create", pflag.ContinueOnError)
 	f.StringVarP(&n.dir, "directory", "C", ".", "archive paths relative to `DIR`")
@@ -83,13 +82,13 @@ func (c *command) create(ctx context.Context, args []string) error {
 	}
 	defer out.Close()
 	n.bar = c.out.StartProgress(c.s.err)
-	defer n.bar.Stop()
+	defer func() { n.bar.Stop(ctx, err) }()
 	n.bar.Watch(out)
 	t, err := n.run(ctx, out, f.Args())
 	if err != nil {
 		return err
 	}
-	c.out.Logger("xbstream", c.s.err).Info("archive complete", "files", t.Files, "data", humanize.IBytes(t.DataBytes))
+	c.out.Logger("xbstream", c.s.err).Info("archive complete", "files", t.Files, "data", cli.Bytes(t.DataBytes))
 	return nil
 }
 

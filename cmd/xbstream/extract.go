@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
@@ -95,7 +94,7 @@ func (x *extractFlags) check() error {
 	return x.how.check()
 }
 
-func (c *command) runExtract(ctx context.Context, x extractFlags, args []string) error {
+func (c *command) runExtract(ctx context.Context, x extractFlags, args []string) (err error) {
 	// The key is looked for, and perhaps asked for, before the target is
 	// touched, but not for a target that is no good.
 	if err := extract.CheckTarget(x.opt); err != nil {
@@ -108,7 +107,7 @@ func (c *command) runExtract(ctx context.Context, x extractFlags, args []string)
 	defer in.Close()
 	log := c.out.Logger("xbstream", c.s.err)
 	p := c.out.StartProgress(c.s.err)
-	defer p.Stop()
+	defer func() { p.Stop(ctx, err) }()
 	p.Watch(c.pipe)
 	p.Stage("extract", 0)
 	start := time.Now()
@@ -149,9 +148,9 @@ func logExtracted(log *slog.Logger, x extractFlags, rep *extract.Report, prepare
 	if x.prepare {
 		msg = "extracted and prepared"
 	}
-	attrs := []any{"files", rep.Files, "data", humanize.IBytes(rep.Totals.DataBytes), "seconds", fmt.Sprintf("%.1f", took.Seconds())}
+	attrs := []any{"files", rep.Files, "data", cli.Bytes(rep.Totals.DataBytes), "took", took}
 	if b := rep.Manifest.Backup; b != nil {
-		attrs = append(attrs, "redo", humanize.IBytes(rep.Totals.RedoBytes), "end_lsn", b.Redo.EndLSN)
+		attrs = append(attrs, "redo", cli.Bytes(rep.Totals.RedoBytes), "end_lsn", b.Redo.EndLSN)
 	}
 	log.Info(msg+" into "+x.opt.Dir, appendRolledBack(attrs, prepared)...)
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/pflag"
 
 	"github.com/xbstream/xbstream/internal/cli"
@@ -108,7 +107,7 @@ func (p *prepareFlags) check() error {
 	return nil
 }
 
-func (c *command) prepare(ctx context.Context, args []string) error {
+func (c *command) prepare(ctx context.Context, args []string) (err error) {
 	var p prepareFlags
 	f := pflag.NewFlagSet("prepare", pflag.ContinueOnError)
 	f.VarP((*cli.Count)(&p.parallel), "parallel", "j", "number of workers (default: one per core)")
@@ -125,7 +124,7 @@ func (c *command) prepare(ctx context.Context, args []string) error {
 	p.parallel = cli.Workers(p.parallel)
 	log := c.out.Logger("xbstream", c.s.err)
 	bar := c.out.StartProgress(c.s.err)
-	defer bar.Stop()
+	defer func() { bar.Stop(ctx, err) }()
 	start := time.Now()
 	rep, err := p.run(ctx, f.Arg(0), log, bar)
 	if err != nil {
@@ -135,8 +134,8 @@ func (c *command) prepare(ctx context.Context, args []string) error {
 		log.Info(f.Arg(0)+" is already prepared", "end_lsn", rep.EndLSN)
 		return nil
 	}
-	attrs := []any{"redo", humanize.IBytes(uint64(rep.RedoBytes)), "pages_written", rep.PagesWritten,
-		"end_lsn", rep.EndLSN, "seconds", fmt.Sprintf("%.1f", time.Since(start).Seconds())}
+	attrs := []any{"redo", cli.Bytes(rep.RedoBytes), "pages_written", rep.PagesWritten,
+		"end_lsn", rep.EndLSN, "took", time.Since(start)}
 	log.Info("prepared "+f.Arg(0), appendRolledBack(attrs, rep)...)
 	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/pflag"
 
 	"github.com/xbstream/xbstream/classic"
@@ -50,7 +49,7 @@ func (c *command) verify(ctx context.Context, args []string) error {
 	if rep.Count > 0 {
 		return fmt.Errorf("%w: %d problems", format.ErrDamaged, rep.Count)
 	}
-	attrs := []any{"files", rep.Files, "data", humanize.IBytes(uint64(rep.Bytes)), "innodb_pages", rep.Pages}
+	attrs := []any{"files", rep.Files, "data", cli.Bytes(rep.Bytes), "innodb_pages", rep.Pages}
 	if b := rep.Manifest.Backup; b != nil {
 		attrs = append(attrs, "end_lsn", b.Redo.EndLSN)
 	}

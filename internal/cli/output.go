@@ -17,6 +17,8 @@ type Output struct {
 	Quiet     bool
 	LogFormat string
 	Progress  string
+
+	screen terminal
 }
 
 // Flags registers the flags of Output.
@@ -41,6 +43,7 @@ func (o *Output) Check() error {
 
 // Logger returns the logger of the command called name.
 func (o *Output) Logger(name string, stderr io.Writer) *slog.Logger {
+	stderr = o.above(stderr)
 	level := slog.LevelInfo
 	if o.Verbose {
 		level = slog.LevelDebug
@@ -49,7 +52,7 @@ func (o *Output) Logger(name string, stderr io.Writer) *slog.Logger {
 		level = slog.LevelError
 	}
 	if o.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level}))
+		return slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: unitInKey}))
 	}
 	return slog.New(&lines{name: name, level: level, w: stderr, mu: new(sync.Mutex)})
 }
@@ -89,7 +92,7 @@ func (h *lines) Handle(_ context.Context, r slog.Record) error {
 }
 
 func attrText(a slog.Attr) string {
-	return fmt.Sprintf(", %s %v", strings.ReplaceAll(a.Key, "_", " "), a.Value.Resolve())
+	return fmt.Sprintf(", %s %s", strings.ReplaceAll(a.Key, "_", " "), forPeople(a.Value.Resolve()))
 }
 
 // oneLine keeps a message that quotes a server or a file name on one line.
