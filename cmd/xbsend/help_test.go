@@ -6,8 +6,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-
-	"github.com/spf13/pflag"
 )
 
 // parse returns what xbsend makes of a command line, before it connects.
@@ -42,22 +40,6 @@ func TestHelp(t *testing.T) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}
 	}
-}
-
-// E8: every flag is in the manual page.
-func TestManualPageHasEveryFlag(t *testing.T) {
-	page, err := os.ReadFile(filepath.Join("..", "..", "doc", "xbsend.1"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := strings.ReplaceAll(string(page), `\-`, "-")
-	var f flags
-	f.register()
-	f.set.VisitAll(func(flag *pflag.Flag) {
-		if !regexp.MustCompile(`--` + flag.Name + `($|[^\w-])`).MatchString(text) {
-			t.Errorf("--%s is not in xbsend.1", flag.Name)
-		}
-	})
 }
 
 // E8: a number that makes no sense is refused, and the flag is named.
