@@ -152,7 +152,16 @@ func logExtracted(log *slog.Logger, x extractFlags, rep *extract.Report, prepare
 	if b := rep.Manifest.Backup; b != nil {
 		attrs = append(attrs, "redo", cli.Bytes(rep.Totals.RedoBytes), "end_lsn", b.Redo.EndLSN)
 	}
-	log.Info(msg+" into "+x.opt.Dir, appendRolledBack(attrs, prepared)...)
+	log.Info(msg+" into "+x.opt.Dir+ownedByRoot(rep, x.opt.Dir), appendRolledBack(attrs, prepared)...)
+}
+
+// ownedByRoot says, of a backup, that its files belong to root: a server that runs
+// as another user, as all do by default, cannot open them.
+func ownedByRoot(rep *extract.Report, dir string) string {
+	if rep.Manifest.Backup == nil || rep.Owner == nil || rep.Owner.UID != 0 {
+		return ""
+	}
+	return fmt.Sprintf("; the files belong to root, and a server that runs as mysql cannot start from them: chown -R mysql: %s (next time --chown mysql:)", dir)
 }
 
 // parseOwner reads USER:GROUP, names or numbers; without :GROUP the group is
