@@ -87,7 +87,7 @@ func run(ctx context.Context, args []string, s streams) int {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
-		f.out.Report("xbsend", s.err, err)
+		f.out.Report("xbsend", s.err, withoutTable(err))
 	}
 	if _, ok := errors.AsType[*server.Error](err); ok && context.Cause(ctx) == nil && !cli.MachineFailed(err) {
 		return cli.ExitServer
