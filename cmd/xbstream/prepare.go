@@ -71,6 +71,9 @@ func (p *prepareFlags) run(ctx context.Context, dir string, log *slog.Logger, ba
 		opt.ServerArgs = append(opt.ServerArgs, "--"+strings.TrimLeft(o, "-"))
 	}
 	rep, err := p.recover(ctx, dir, opt)
+	if err == nil {
+		logSettled(log, rep)
+	}
 	if err != nil || !p.export {
 		return rep, err
 	}
