@@ -1,6 +1,9 @@
 # `make help` lists the targets; each is one plain command.
 
-VERSION := $(shell git describe --always --dirty 2>/dev/null || echo devel)
+# The newest tag, or the version being worked on and its commit.
+TAG := $(patsubst v%,%,$(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null))
+COMMIT := $(shell git describe --always --exclude '*' --dirty 2>/dev/null)
+VERSION := $(or $(TAG),0.9.0-dev$(addprefix +,$(COMMIT)))
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BIN := bin
 GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)"

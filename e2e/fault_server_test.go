@@ -181,7 +181,7 @@ func TestFaultBlockedLocks(t *testing.T) {
 					return
 				}
 				o.mustFail(says(c.blames, exitServer), senderEnded)
-				if last := lastLine(o.logs[0].String()); !strings.Contains(last, "take lock BLOCK_DDL: not granted within 3s; ") {
+				if last := lastLine(o.logs[0].String()); !strings.Contains(last, "BACKUP STAGE BLOCK_DDL: not granted within 3s; ") {
 					t.Errorf("it does not say for what it waited, and how long: %s", last)
 				}
 			})

@@ -126,3 +126,44 @@ func TestPrepareKeepsOwner(t *testing.T) {
 		})
 	}
 }
+
+// E5: files that a server cannot open because they belong to root are said to,
+// with the way out; and a new file system is an empty target.
+func TestFilesOfRootAreSaid(t *testing.T) {
+	xbsend, xbstream := binaries(t)
+	servers, err := scriptServers()
+	check(t, err)
+	archive, err := exec.Command(xbsend, "--no-defaults", "-uroot", "-S"+servers.usual.Socket()).Output()
+	check(t, err)
+	root := os.Geteuid() == 0
+	target := filepath.Join(t.TempDir(), "disk")
+	check(t, os.Mkdir(target, 0o755))
+	check(t, os.Mkdir(filepath.Join(target, "lost+found"), 0o700))
+	for _, row := range []struct {
+		dir  string
+		args []string
+		want bool
+	}{
+		{filepath.Join(t.TempDir(), "new"), []string{"--prepare"}, root},
+		{target, nil, root},
+		{filepath.Join(t.TempDir(), "given"), []string{fmt.Sprintf("--chown=%d:%d", max(1, os.Geteuid()), max(1, os.Getegid()))}, false},
+	} {
+		cmd := exec.Command(xbstream, append([]string{"-x", "-C", row.dir}, row.args...)...)
+		cmd.Stdin = bytes.NewReader(archive)
+		log, err := cmd.CombinedOutput()
+		check(t, err)
+		last := lastLine(string(log))
+		if said := strings.Contains(last, "chown -R mysql: "+row.dir) && strings.Contains(last, "--chown mysql:"); said != row.want {
+			t.Errorf("%q: said %v, want %v:\n%s", row.args, said, row.want, log)
+		}
+	}
+	// fsck has put something there: then it is a target that holds something.
+	full := filepath.Join(t.TempDir(), "disk")
+	check(t, os.MkdirAll(filepath.Join(full, "lost+found", "#12"), 0o755))
+	cmd := exec.Command(xbstream, "-x", "-C", full)
+	cmd.Stdin = bytes.NewReader(archive)
+	log, err := cmd.CombinedOutput()
+	if exitCode(t, err) != 9 || !strings.Contains(string(log), `it holds "lost+found"; --into-non-empty`) {
+		t.Errorf("%v\n%s", err, log)
+	}
+}

@@ -144,7 +144,7 @@ func (s stormy) round(t *testing.T, seed uint64, backUp backUpFunc) bool {
 
 // waitedInVain is what a backup says of a source that hangs: which statements hold
 // its lock up, or, in the words of the hook, that no undo tablespace is truncated.
-var waitedInVain = regexp.MustCompile(`take lock BLOCK_DDL: .* may be held up by|no undo tablespace was truncated`)
+var waitedInVain = regexp.MustCompile(`BACKUP STAGE BLOCK_DDL: .* may be held up by|no undo tablespace was truncated`)
 
 // stands says whether a server that no backup runs on any more does not go on
 // with statements that it was at already. None of them may wait for the lock of a

@@ -89,6 +89,8 @@ type Report struct {
 	Manifest *format.Manifest // without Files
 	Totals   format.Totals
 	Files    int // files published, directories not counted
+	// Owner owns all that was restored; nil is whoever runs the process.
+	Owner *Owner
 	// Moved counts those of them that lay outside of the data directory at
 	// the source and are inside of the target now.
 	Moved int
@@ -140,6 +142,7 @@ func Extract(ctx context.Context, open func() (Frames, error), opt Options) (*Re
 	if err := t.publish(); err != nil {
 		return nil, t.located(err)
 	}
+	rep.Owner = t.owner
 	return rep, nil
 }
 

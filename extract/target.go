@@ -148,11 +148,21 @@ func inspect(dir fs.FS, opt Options) (left []string, err error) {
 		return nil, fmt.Errorf("%w: directory %q holds %q, left by an extraction that did not finish; --remove-partial removes it", ErrTarget, opt.Dir, stages[0])
 	}
 	for _, e := range entries {
-		if !opt.IntoNonEmpty && !slices.Contains(stages, e.Name()) && !slices.Contains(left, e.Name()) {
-			return nil, fmt.Errorf("%w: directory %q is not empty: it holds %q", ErrTarget, opt.Dir, e.Name())
+		if !opt.IntoNonEmpty && !slices.Contains(stages, e.Name()) && !slices.Contains(left, e.Name()) && !emptyLostFound(dir, e) {
+			return nil, fmt.Errorf("%w: directory %q is not empty: it holds %q; --into-non-empty accepts other files if the backup needs none of their names", ErrTarget, opt.Dir, e.Name())
 		}
 	}
 	return append(left, stages...), nil
+}
+
+// emptyLostFound says whether e is what mke2fs makes in every new file system, and
+// fsck has put nothing there. Only root can look into it.
+func emptyLostFound(dir fs.FS, e fs.DirEntry) bool {
+	if e.Name() != "lost+found" || !e.IsDir() {
+		return false
+	}
+	in, err := fs.ReadDir(dir, e.Name())
+	return len(in) == 0 && (err == nil || errors.Is(err, fs.ErrPermission))
 }
 
 // published returns what the extraction with that staging directory had moved

@@ -49,6 +49,9 @@ type task struct {
 	pages []pageChain
 }
 
+// bytes is the size of the pages, for those who watch.
+func (t task) bytes() int64 { return int64(len(t.pages)) * int64(t.space.pages.Physical) }
+
 type pageChain struct {
 	key  pageKey
 	runs chain
@@ -63,7 +66,7 @@ type applier struct {
 	applied atomic.Int64
 	read    atomic.Int64
 	written atomic.Int64
-	done    func(pages int)
+	done    func(bytes int64)
 }
 
 // apply works the tasks off.
@@ -144,7 +147,7 @@ func (w *worker) apply(t task) error {
 		pages = pages[n:]
 	}
 	startWriteback(w.file)
-	w.done(len(t.pages))
+	w.done(t.bytes())
 	return nil
 }
 

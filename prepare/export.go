@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -82,15 +83,29 @@ func (e *export) run(ctx context.Context, db *sql.DB) error {
 			e.spaces = append(e.spaces, strings.TrimSuffix(rel, ".ibd"))
 		}
 	}
-	progress, done := e.tables(), 0
-	for tables := range slices.Chunk(progress, exportAtOnce) {
+	all := e.tables()
+	done, total := int64(0), e.bytes(all)
+	for tables := range slices.Chunk(all, exportAtOnce) {
 		if err := e.flush(ctx, db, tables); err != nil {
 			return err
 		}
-		done += len(tables)
-		e.opt.Progress("export tables", int64(done), int64(len(progress)))
+		done += e.bytes(tables)
+		e.opt.Progress("export tables", done, total)
 	}
 	return nil
+}
+
+// bytes is the size of the tablespaces of tables, which are sorted; for those who
+// watch, so that one that cannot be read counts as empty.
+func (e *export) bytes(tables []string) (n int64) {
+	for _, s := range e.spaces {
+		if _, wanted := slices.BinarySearch(tables, tableOf(s)); wanted {
+			if st, err := os.Stat(filepath.Join(e.tree.dir, filepath.FromSlash(s)+".ibd")); err == nil {
+				n += st.Size()
+			}
+		}
+	}
+	return n
 }
 
 // settled waits until the server has rolled back what was not committed when

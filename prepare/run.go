@@ -232,12 +232,13 @@ func (p *preparation) applyBatch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	total := 0
+	total, bytes := 0, int64(0)
 	for _, t := range tasks {
 		total += len(t.pages)
+		bytes += t.bytes()
 	}
-	progress := p.progress("apply redo", int64(total))
-	a := &applier{tree: p.tree, journal: p.journal, batch: p.redo.batch, end: p.end, done: func(n int) { progress(int64(n)) }}
+	progress := p.progress("apply redo", bytes)
+	a := &applier{tree: p.tree, journal: p.journal, batch: p.redo.batch, end: p.end, done: progress}
 	if err := a.apply(ctx, p.opt.Parallel, tasks); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"syscall"
 
 	"github.com/go-sql-driver/mysql"
 
@@ -126,7 +127,11 @@ func plain(err error) error {
 		return &cause{"the server's certificate is not accepted: " + oneLine(e.Err.Error()), err}
 	}
 	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" {
-		return &cause{oneLine(syscallText(e.Err)), err}
+		text := oneLine(syscallText(e.Err))
+		if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) {
+			text += "; is the server running?"
+		}
+		return &cause{text, err}
 	}
 	if strings.Contains(err.Error(), "\n") {
 		return &cause{oneLine(err.Error()), err}

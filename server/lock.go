@@ -149,7 +149,7 @@ func (l *Lock) Stage(ctx context.Context, name, statement string) error {
 	requested := time.Now()
 	l.want(stage{name: name, requested: requested})
 	defer l.want(stage{})
-	err := l.run(ctx, "take lock "+name, l.s.config.lockTimeout(), func(ctx context.Context) error {
+	err := l.run(ctx, statement, l.s.config.lockTimeout(), func(ctx context.Context) error {
 		_, err := l.conn.ExecContext(ctx, statement)
 		return err
 	})

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/xbstream/xbstream/chunker"
@@ -178,17 +177,17 @@ func (b *backup) stream(ctx context.Context, redo format.Redo) (err error) {
 	if err != nil {
 		return err
 	}
-	if b.out, err = format.NewWriter(out, format.WriterOptions{Compress: format.Level(b.f.compress), Parallel: b.f.parallel}); err != nil {
+	if b.out, err = format.NewWriter(out, format.WriterOptions{Compress: format.Level(b.f.compress), Parallel: int(b.f.parallel)}); err != nil {
 		return err
 	}
 	b.log.Info("backing up "+b.layout.DataDir, "server", b.layout.Version, "checkpoint_lsn", redo.CheckpointLSN)
 	b.bar = b.f.out.StartProgress(b.s.err)
-	defer b.bar.Stop()
+	defer func() { b.bar.Stop(ctx, err) }()
 	b.bar.Watch(pipe.Pipe)
 	b.hook = hookFromEnvironment()
 	b.files = b.discoverer()
 	b.copy = &chunker.Copier{
-		Sink: b.out, PageSize: b.layout.InnoDB.PageSize, Parallel: b.f.parallel, Rate: int64(b.f.rate),
+		Sink: b.out, PageSize: b.layout.InnoDB.PageSize, Parallel: int(b.f.parallel), Rate: int64(b.f.rate),
 		Log: b.log, Progress: b.bar.Add, Before: b.hook.before, After: b.hook.after, Unused: b.unused,
 	}
 
@@ -296,8 +295,8 @@ func (b *backup) finish(ctx context.Context, m *format.Manifest, redo format.Red
 	if err != nil {
 		return err
 	}
-	attrs := []any{"data", humanize.IBytes(t.DataBytes), "redo", humanize.IBytes(t.RedoBytes),
-		"seconds", seconds(time.Since(b.started)), "locked", seconds(time.Duration(m.Backup.LockSeconds * float64(time.Second))),
+	attrs := []any{"data", cli.Bytes(t.DataBytes), "redo", cli.Bytes(t.RedoBytes),
+		"took", time.Since(b.started), "locked", time.Duration(m.Backup.LockSeconds * float64(time.Second)),
 		"end_lsn", end}
 	attrs = append(attrs, "archive_bytes", b.left.bytes)
 	if d := b.left.digest(); d != "" {
@@ -307,7 +306,7 @@ func (b *backup) finish(ctx context.Context, m *format.Manifest, redo format.Red
 		attrs = append(attrs, "lock_retries", n)
 	}
 	if p := m.Backup.Binlog; p != nil {
-		attrs = append(attrs, "binlog", fmt.Sprintf("%s:%d", p.File, p.Position), "gtid", m.Backup.GTID)
+		attrs = append(attrs, "binlog", position(*p), "gtid", m.Backup.GTID)
 	}
 	b.log.Info("backup complete", attrs...)
 	return nil
@@ -323,4 +322,7 @@ func gaveUp(stages []format.Stage) (n int) {
 	return n
 }
 
-func seconds(d time.Duration) string { return fmt.Sprintf("%.2fs", d.Seconds()) }
+// position is a binary log position as a log attribute, in JSON an object.
+type position format.BinlogPosition
+
+func (p position) String() string { return fmt.Sprintf("%s:%d", p.File, p.Position) }

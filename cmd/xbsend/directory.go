@@ -25,11 +25,11 @@ func (b *backup) proveDataDir(ctx context.Context) error {
 			return fmt.Errorf("%w; several servers on this host: check --socket, --port and --datadir; a server in a container or on another host: run xbsend there, or give the directory as this process sees it with --datadir", err)
 		}
 		e, ok := errors.AsType[*server.Error](err)
-		if !ok || e.Kind != server.ErrLockTimeout || b.f.lockRetries <= 0 {
+		if !ok || e.Kind != server.ErrLockTimeout || b.f.lockRetries == 0 {
 			return err
 		}
 		b.stages = append(b.stages, e.Stages...)
-		pause := retryPause(b.f.lockTimeout)
+		pause := retryPause(time.Duration(b.f.lockTimeout))
 		b.log.Warn(err.Error()+"; nothing is locked now", "tried_again_in", pause, "retries_left", b.f.lockRetries)
 		b.f.lockRetries--
 		if err := sleep(ctx, pause); err != nil {

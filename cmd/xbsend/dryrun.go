@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"fmt"
-
-	"github.com/dustin/go-humanize"
 
 	"github.com/xbstream/xbstream/chunker"
+	"github.com/xbstream/xbstream/internal/cli"
 )
 
 // plan says what a backup would do, and does nothing. Connection, privileges,
@@ -34,17 +32,13 @@ func (b *backup) plan(ctx context.Context) error {
 		return err
 	}
 	redo := log.Start()
-	lines := []string{
-		fmt.Sprintf("server %s, data directory %s", b.layout.Version, b.layout.DataDir),
-		fmt.Sprintf("%d InnoDB files, %s, checked page by page", len(found), humanize.IBytes(uint64(totalSize(found)))),
-		fmt.Sprintf("%d other files, %s", len(others), humanize.IBytes(uint64(totalSize(others)))),
-		fmt.Sprintf("redo in %s, format %s, from checkpoint LSN %d", b.layout.InnoDB.LogDir, redo.Format, redo.CheckpointLSN),
-	}
+	b.log.Info("server "+b.layout.Version, "data_directory", b.layout.DataDir)
+	b.log.Info("InnoDB files, checked page by page", "files", len(found), "data", cli.Bytes(totalSize(found)))
+	b.log.Info("other files", "files", len(others), "data", cli.Bytes(totalSize(others)))
+	b.log.Info("redo in "+b.layout.InnoDB.LogDir, "format", redo.Format, "checkpoint_lsn", redo.CheckpointLSN)
 	if n := len(leftOut); n > 0 {
-		lines = append(lines, fmt.Sprintf("%d InnoDB files are left out", n))
+		b.log.Info("InnoDB files are left out", "files", n)
 	}
-	for _, line := range append(lines, "nothing was copied (--dry-run)") {
-		b.log.Info(line)
-	}
+	b.log.Info("nothing was copied (--dry-run)")
 	return nil
 }

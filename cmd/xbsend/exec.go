@@ -53,7 +53,7 @@ func (b *backup) openOutlet(ctx context.Context, fail func(error)) (*outlet, err
 		})
 	}
 	var err error
-	o.Pipe, err = cli.OpenOutput(ctx, to, cli.PipeOptions{Idle: b.f.idleTimeout, Log: b.log})
+	o.Pipe, err = cli.OpenOutput(ctx, to, cli.PipeOptions{Idle: time.Duration(b.f.idleTimeout), Log: b.log})
 	if err != nil {
 		o.stop()
 		return nil, err

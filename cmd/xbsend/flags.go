@@ -32,15 +32,15 @@ type flags struct {
 	server server.Config
 
 	paths       paths
-	parallel    int
+	parallel    cli.Count
 	compress    string
 	rate        cli.Size
 	spoolDir    string
 	spoolLimit  cli.Size
 	sealFor     sealFor
-	lockTimeout time.Duration
-	lockRetries int
-	idleTimeout time.Duration
+	lockTimeout cli.Seconds
+	lockRetries uint32
+	idleTimeout cli.Seconds
 	exec        string
 	digestFile  string
 	dryRun      bool
@@ -125,26 +125,28 @@ func (f *flags) register() {
 	s.StringVar(&f.paths.logDir, "innodb-log-group-home-dir", "", "")
 	s.StringVar(&f.paths.ariaLogDir, "aria-log-dir-path", "", "")
 	s.VisitAll(func(flag *pflag.Flag) { flag.Hidden = true })
-	s.IntVarP(&f.parallel, "parallel", "j", 0, "`N` workers (default: cores)")
-	s.StringVar(&f.compress, "compress", "", "compress with zstd: `LEVEL` fast if not given, default, better, best")
+	s.VarP(&f.parallel, "parallel", "j", "number of workers (default: one per core)")
+	s.StringVar(&f.compress, "compress", "", "compress with zstd; `LEVEL` is fast, default, better or best (fast if left out)")
 	s.Lookup("compress").NoOptDefVal = string(format.Plain)
 	s.StringArrayVarP(&f.sealFor.keys, "recipient", "r", nil, "encrypt to this age or ssh public `KEY`; repeatable")
 	s.StringArrayVarP(&f.sealFor.files, "recipients-file", "R", nil, "encrypt to the public keys in `FILE`; repeatable")
 	registerFilter(s, &f.partial)
 	s.BoolVar(&f.allowMissing, "allow-missing", false, "names that match no database or table are a warning, not an error")
-	s.Var(&f.rate, "rate", "data pages read a second at most; redo is never held back")
-	s.StringVar(&f.spoolDir, "spool-dir", "", "`DIR` where redo waits when the pipe is slow (default: TMPDIR)")
-	s.Var(&f.spoolLimit, "spool-limit", "most redo that may wait there")
-	s.DurationVar(&f.lockTimeout, "lock-timeout", server.DefaultLockTimeout, "`TIME` to wait for each lock before giving up")
-	s.IntVar(&f.lockRetries, "lock-retries", 0, "times (`N`) to release all and try again when a lock is not granted")
-	s.DurationVar(&f.idleTimeout, "idle-timeout", defaultIdle, "`TIME` the receiver may take nothing; 0: for ever")
-	s.StringVar(&f.exec, "exec", "", "run `COMMAND` by the shell and send the archive to it")
+	s.Var(&f.rate, "rate", "read at most so many bytes of data pages per second, as 50M; redo is never slowed down (default: no limit)")
+	s.StringVar(&f.spoolDir, "spool-dir", "", "directory `DIR` that buffers redo when the receiver is slow (default: TMPDIR, or /tmp)")
+	s.Var(&f.spoolLimit, "spool-limit", "most redo to buffer there (default 8 GiB)")
+	f.lockTimeout = cli.Seconds(server.DefaultLockTimeout)
+	s.Var(&f.lockTimeout, "lock-timeout", "give up a lock that is not granted within `TIME`: seconds, or as 5m")
+	s.Uint32Var(&f.lockRetries, "lock-retries", 0, "if a lock times out, release all locks and retry, up to `N` times (default 0)")
+	f.idleTimeout = cli.Seconds(defaultIdle)
+	s.Var(&f.idleTimeout, "idle-timeout", "give up when the receiver has read nothing for `TIME`; 0 = never")
+	s.StringVar(&f.exec, "exec", "", "run `COMMAND` with the shell and send the archive to it")
 	s.StringVar(&f.digestFile, "digest-file", "", "write the archive's SHA-256 to `FILE`, as sha256sum does")
-	s.BoolVar(&f.replica.slaveInfo, "slave-info", false, "on a replica: record how far it has come")
-	s.BoolVar(&f.replica.safe, "safe-slave-backup", false, "stop a replica's SQL threads under the locks")
+	s.BoolVar(&f.replica.slaveInfo, "slave-info", false, "on a replica: record its position in its source's binary log")
+	s.BoolVar(&f.replica.safe, "safe-slave-backup", false, "on a replica of statements or XA transactions: stop its SQL threads during the locks, while no temporary table is open")
 	f.replica.safeTimeout = cli.Seconds(defaultSafeTimeout)
-	s.Var(&f.replica.safeTimeout, "safe-slave-backup-timeout", "`TIME` to wait until they have no temporary table")
-	s.BoolVar(&f.replica.galeraInfo, "galera-info", false, "on a Galera node: record its position")
+	s.Var(&f.replica.safeTimeout, "safe-slave-backup-timeout", "wait up to `TIME` until no temporary table is open")
+	s.BoolVar(&f.replica.galeraInfo, "galera-info", false, "on a Galera node: record its position in the cluster")
 	s.BoolVar(&f.dryRun, "dry-run", false, "check everything, print the plan, copy nothing")
 	f.out.Flags(s)
 	s.BoolVar(&f.version, "version", false, "print the version")
@@ -169,10 +171,10 @@ func (f *flags) parse(args []string, s streams) error {
 		return err
 	}
 	if err != nil {
-		return &cli.UsageError{Err: err}
+		return cli.Send.ParseError(err, f.set)
 	}
 	if f.set.NArg() > 0 {
-		return f.unexpected()
+		return f.unexpected(args)
 	}
 	if err := f.optionFiles(s); err != nil {
 		return &cli.UsageError{Err: err}
@@ -194,8 +196,11 @@ func (f *flags) parse(args []string, s streams) error {
 	if f.set.Changed("exec") && strings.TrimSpace(f.exec) == "" {
 		return cli.Usagef("--exec: no command given")
 	}
-	f.parallel = cli.Workers(f.parallel)
-	f.server.LockTimeout = f.lockTimeout
+	f.parallel = cli.Count(cli.Workers(int(f.parallel)))
+	if f.lockTimeout == 0 {
+		return cli.Usagef("--lock-timeout 0: a lock is never granted in no time; give a time above 0")
+	}
+	f.server.LockTimeout = time.Duration(f.lockTimeout)
 	return f.out.Check()
 }
 
@@ -212,9 +217,12 @@ func (f *flags) readRecipients(s streams) (err error) {
 
 // unexpected refuses an argument that is no flag, and does not repeat what may be
 // a password.
-func (f *flags) unexpected() error {
+func (f *flags) unexpected(args []string) error {
 	if v, ok := f.set.Lookup("password").Value.(*connectionValue); ok && v.text == askPassword {
 		return cli.Usagef("unexpected argument: a password follows -p without a space, --password with =")
+	}
+	if hint := cli.BlankValue(args, f.set); hint != "" {
+		return cli.Usagef("%s", hint)
 	}
 	return cli.Usagef("unexpected argument %q", f.set.Arg(0))
 }
@@ -250,7 +258,11 @@ func (f *flags) optionFiles(s streams) error {
 			return fmt.Errorf("%s, line %d: %w", o.File, o.Line, err)
 		}
 		if !known && !o.Loose && strings.HasPrefix(strings.ToLower(o.Group), ownGroup) {
-			return fmt.Errorf("%s, line %d: unknown option %q in group [%s]", o.File, o.Line, o.Name, o.Group)
+			err := fmt.Errorf("%s, line %d: unknown option %q in group [%s]", o.File, o.Line, o.Name, o.Group)
+			if advice := cli.Send.Advice(o.Name, f.set); advice != "" {
+				err = fmt.Errorf("%w: %s", err, advice)
+			}
+			return err
 		}
 	}
 	return nil
@@ -270,7 +282,10 @@ func (f *flags) ownOption(o optfile.Option) (known bool, err error) {
 	if !o.HasValue {
 		value = flag.NoOptDefVal
 	}
-	return true, flag.Value.Set(value)
+	if err := flag.Value.Set(value); err != nil {
+		return true, fmt.Errorf("%s=%s: %w", o.Name, value, err)
+	}
+	return true, nil
 }
 
 // connectionFlags applies the connection flags of the command line, then asks

@@ -19,35 +19,47 @@ import (
 	"github.com/xbstream/xbstream/server"
 )
 
-// version is set by the build.
-var version = "devel"
+// version is set by the build; without it, it is the version being worked on.
+var version = "0.9.0-dev"
 
+// usage is the help in front of the list of flags. Its lines fit 80 columns.
 const usage = `Usage: xbsend [flags] > ARCHIVE
 
-Takes a hot physical backup of a running MariaDB server and writes it to
-standard output as one archive, which xbstream turns into a data directory.
+Backs up a running MariaDB server while it is written to, and writes one archive
+to standard output. xbstream restores it.
 
-  xbsend | ssh standby xbstream -x --prepare -C /var/lib/mysql
-  xbsend -u backup --exec 'aws s3 cp - s3://backups/monday.xb'
-  xbsend -r age1… > monday.xb
-  xbsend --databases='mysql shop' > shop.xb
-  xbsend --dry-run
+Examples:
 
-An uploader at the other end of a pipe stores what it got as if it were whole
-when the backup fails: use --exec, which kills the uploader then, or
-  set -o pipefail; xbsend | aws s3 cp - s3://backups/new &&
-  aws s3 mv s3://backups/new s3://backups/monday.xb
+  Copy a server to another machine, ready to start there:
+    xbsend | ssh standby xbstream -x --prepare -C /var/lib/mysql
+  Check connection, privileges and paths, and copy nothing:
+    xbsend --dry-run
+  Store a compressed backup in a bucket. If the backup fails, --exec kills the
+  uploader, which in a pipe would store what it got as if it were complete:
+    xbsend --compress --exec 'aws s3 cp - s3://backups/monday.xb'
+  The same with a pipe: upload under another name, move it after success:
+    set -o pipefail; xbsend | aws s3 cp - s3://backups/new &&
+      aws s3 mv s3://backups/new s3://backups/monday.xb
+  Encrypt to a public key; only its private key can open the archive:
+    xbsend --compress -r age1... > monday.xb
+  Back up one database and the accounts:
+    xbsend --databases='mysql shop' > shop.xb
 
-To connect, as with mariadb: -h/--host -P/--port -S/--socket -u/--user
-  -p/--password (alone: asks; safer: option file, MYSQL_PWD) --protocol
-  --connect-timeout --ssl --ssl-ca --ssl-cert --ssl-key --ssl-verify-server-cert
-  --server-public-key-path --get-server-public-key
-  --defaults-file --defaults-extra-file --defaults-group
-  --defaults-group-suffix --no-defaults
-Where this process sees the server's directories under other names: --datadir
-  --innodb-data-home-dir --innodb-undo-directory --innodb-log-group-home-dir
-  --aria-log-dir-path
+Connection, as with the mariadb client; option files are read too:
+  -h, --host HOST    -P, --port N    -S, --socket FILE    -u, --user USER
+  -p, --password[=PASSWORD] (without a value, xbsend asks for it)
+  --protocol tcp|socket    --connect-timeout SECONDS (default 10)
+  --ssl  --ssl-ca FILE  --ssl-cert FILE  --ssl-key FILE
+  --ssl-verify-server-cert
+  --server-public-key-path FILE  --get-server-public-key
+  --defaults-file FILE  --defaults-extra-file FILE  --no-defaults
+  --defaults-group GROUP  --defaults-group-suffix SUFFIX
 
+If xbsend sees the server's files at another path (container, chroot):
+  --datadir DIR  --innodb-data-home-dir DIR  --innodb-undo-directory DIR
+  --innodb-log-group-home-dir DIR  --aria-log-dir-path DIR
+
+Flags:
 `
 
 // streams are the process's standard files; tests pass their own.
@@ -74,7 +86,7 @@ func run(ctx context.Context, args []string, s streams) int {
 	err := f.parse(args, s)
 	switch {
 	case errors.Is(err, pflag.ErrHelp):
-		fmt.Fprint(s.out, usage+cli.FlagUsages(f.set)+"\n"+cli.CodeHelp+"\n")
+		fmt.Fprint(s.out, help(f.set))
 		return cli.ExitDone
 	case err == nil && f.version:
 		fmt.Fprintln(s.out, "xbsend", version)
@@ -87,7 +99,7 @@ func run(ctx context.Context, args []string, s streams) int {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
-		f.out.Report("xbsend", s.err, err)
+		f.out.Report("xbsend", s.err, withoutTable(err))
 	}
 	if e, ok := errors.AsType[*consumerError](err); ok && context.Cause(ctx) == nil {
 		return e.code()
@@ -104,6 +116,9 @@ func run(ctx context.Context, args []string, s streams) int {
 		{Err: chunker.ErrDamagedPage, Code: cli.ExitPage},
 	})
 }
+
+// help is the text of --help.
+func help(f *pflag.FlagSet) string { return usage + cli.FlagUsages(f) + "\n" + cli.CodeHelp + "\n" }
 
 func start(ctx context.Context, f *flags, s streams) error {
 	if !f.dryRun && f.exec == "" && term.IsTerminal(int(s.out.Fd())) {

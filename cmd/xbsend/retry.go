@@ -22,14 +22,14 @@ import (
 // nothing still.
 func (b *backup) copyAll(ctx context.Context) (*format.Manifest, error) {
 	p := &phases{backup: b, early: map[string]chunker.Result{}, others: map[string]chunker.Result{}, stages: b.stages}
-	for left := b.f.lockRetries; ; left-- {
+	for left := int64(b.f.lockRetries); ; left-- {
 		m, err := p.attempt(ctx)
 		e, ok := errors.AsType[*server.Error](err)
 		if err == nil || !ok || e.Kind != server.ErrLockTimeout || p.pos.LSN != 0 || left <= 0 {
 			return m, err
 		}
 		p.giveUp(e)
-		pause := retryPause(b.f.lockTimeout)
+		pause := retryPause(time.Duration(b.f.lockTimeout))
 		b.log.Warn(err.Error()+"; nothing is locked now", "tried_again_in", pause, "retries_left", left)
 		if err := sleep(ctx, pause); err != nil {
 			return nil, err

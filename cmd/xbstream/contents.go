@@ -25,14 +25,21 @@ import (
 const listHelp = `Usage: xbstream list [flags] [ARCHIVE]
        xbstream -t [flags] < ARCHIVE
 
-Prints what an archive holds. Of a file only the end is read: use 'xbstream
-verify' to check every byte of it. A pipe is read to its end and checked.
+Lists the files in an archive. Of a file, only the end is read: 'xbstream verify'
+checks every byte of it. A pipe is read and checked completely.
+
+Examples:
+
+  List the names:
+    xbstream -t monday.xb
+  List modes, sizes, kinds and space ids too:
+    xbstream -t -v monday.xb
 `
 
 func (c *command) list(ctx context.Context, args []string) error {
 	asJSON := false
 	f := pflag.NewFlagSet("list", pflag.ContinueOnError)
-	f.BoolVar(&asJSON, "json", false, "one JSON object a line")
+	f.BoolVar(&asJSON, "json", false, "print one JSON object per line")
 	c.keys.register(f)
 	c.registerIncomplete(f)
 	c.registerIdle(f)
@@ -80,13 +87,21 @@ func listText(w io.Writer, f *format.File, verbose bool) error {
 
 const infoHelp = `Usage: xbstream info [flags] [ARCHIVE|DIR]
 
-Prints what a backup says of itself: from an archive or a restored directory.
+Shows where a backup comes from: server version, time, LSN, binary log position,
+GTID, and how to attach a replica.
+
+Examples:
+
+  Show it for an archive:
+    xbstream info monday.xb
+  Get the GTID of a restored directory in a script:
+    xbstream info --json /srv/copy | jq -r .backup.gtid
 `
 
 func (c *command) info(ctx context.Context, args []string) error {
 	asJSON := false
 	f := pflag.NewFlagSet("info", pflag.ContinueOnError)
-	f.BoolVar(&asJSON, "json", false, "as one JSON object")
+	f.BoolVar(&asJSON, "json", false, "print one JSON object")
 	c.keys.register(f)
 	c.registerIdle(f)
 	if err := c.parse(f, infoHelp, args); err != nil {

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 
@@ -22,11 +21,18 @@ import (
 	"github.com/xbstream/xbstream/internal/cli"
 )
 
-const createHelp = `Usage: xbstream create [flags] PATH… > ARCHIVE
-       xbstream -c [flags] PATH… > ARCHIVE
+const createHelp = `Usage: xbstream create [flags] PATH... > ARCHIVE
+       xbstream -c [flags] PATH... > ARCHIVE
 
-Writes ordinary files and directories to an archive. A file that changes, shrinks
-or disappears while it is read is an error.
+Writes ordinary files and directories to an archive. It is an error if a file
+changes, shrinks or disappears while it is read.
+
+Examples:
+
+  Archive two directories of /etc:
+    xbstream -c -C /etc mysql ssl > etc.xb
+  Compress, and encrypt to a public key:
+    xbstream -c --compress -r age1... -C /srv uploads > uploads.xb
 `
 
 // creation is one run of create.
@@ -44,15 +50,15 @@ type creation struct {
 	m    format.Manifest
 }
 
-func (c *command) create(ctx context.Context, args []string) error {
+func (c *command) create(ctx context.Context, args []string) (err error) {
 	var n creation
 	f := pflag.NewFlagSet("create", pflag.ContinueOnError)
-	f.StringVarP(&n.dir, "directory", "C", ".", "`DIR` that the paths are relative to")
-	f.IntVarP(&n.parallel, "parallel", "j", 0, "`N` workers (default: cores)")
-	f.StringVar(&n.compress, "compress", "", "compress with zstd: `LEVEL` fast if not given, default, better, best")
+	f.StringVarP(&n.dir, "directory", "C", ".", "archive paths relative to `DIR`")
+	f.VarP((*cli.Count)(&n.parallel), "parallel", "j", "number of workers (default: one per core)")
+	f.StringVar(&n.compress, "compress", "", "compress with zstd; `LEVEL` is fast, default, better or best (fast if left out)")
 	f.Lookup("compress").NoOptDefVal = string(format.Plain)
 	f.StringArrayVarP(&n.keys, "recipient", "r", nil, "encrypt to this age or ssh public `KEY`; repeatable")
-	f.StringArrayVarP(&n.keyFiles, "recipients-file", "R", nil, "encrypt to the keys in `FILE`; repeatable")
+	f.StringArrayVarP(&n.keyFiles, "recipients-file", "R", nil, "encrypt to the public keys in `FILE`; repeatable")
 	if err := c.parse(f, createHelp, args); err != nil {
 		return err
 	}
@@ -76,7 +82,7 @@ func (c *command) create(ctx context.Context, args []string) error {
 	}
 	defer out.Close()
 	n.bar = c.out.StartProgress(c.s.err)
-	defer n.bar.Stop()
+	defer func() { n.bar.Stop(ctx, err) }()
 	n.bar.Watch(out)
 	gather := cli.NewGather(out)
 	defer gather.Close()
@@ -87,7 +93,7 @@ func (c *command) create(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	c.out.Logger("xbstream", c.s.err).Info("archive complete", "files", t.Files, "data", humanize.IBytes(t.DataBytes))
+	c.out.Logger("xbstream", c.s.err).Info("archive complete", "files", t.Files, "data", cli.Bytes(t.DataBytes))
 	return nil
 }
 

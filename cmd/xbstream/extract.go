@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
@@ -26,9 +25,18 @@ import (
 const extractHelp = `Usage: xbstream extract [flags] [ARCHIVE]
        xbstream -x [flags] < ARCHIVE
 
-Puts the files of an archive together below a directory. Nothing appears under
-its final name before everything has arrived, is complete and, with --prepare,
+Restores the files of an archive into a directory. Files get their final names
+only after the whole archive has arrived, is complete and, with --prepare, is
 recovered.
+
+Examples:
+
+  Restore a backup, ready for a server to start on:
+    xbstream -x --prepare -C /var/lib/mysql --chown mysql:mysql monday.xb
+  Restore an encrypted backup from a bucket:
+    aws s3 cp s3://backups/monday.xb - | xbstream -x --prepare -i key.txt -C new
+  Restore one table, ready for ALTER TABLE ... IMPORT TABLESPACE:
+    xbstream -x --only shop.orders --prepare --export -C one monday.xb
 `
 
 type extractFlags struct {
@@ -47,16 +55,16 @@ type extractFlags struct {
 func (c *command) extract(ctx context.Context, args []string) error {
 	var x extractFlags
 	f := pflag.NewFlagSet("extract", pflag.ContinueOnError)
-	f.StringVarP(&x.opt.Dir, "directory", "C", ".", "extract into `DIR`, which must be empty or not exist")
+	f.StringVarP(&x.opt.Dir, "directory", "C", ".", "restore into `DIR`, which must be empty or not exist")
 	c.keys.register(f)
-	f.BoolVar(&x.prepare, "prepare", false, "recover the backup, so that the server just starts")
-	f.IntVarP(&x.opt.Parallel, "parallel", "j", 0, "`N` workers (default: cores)")
-	f.StringVar(&x.chown, "chown", "", "`USER:GROUP` that own the files (default for root: the owner of DIR)")
-	f.StringArrayVar(&x.only, "only", nil, "extract only files that match `GLOB`: a path, db.table or database; repeatable")
+	f.BoolVar(&x.prepare, "prepare", false, "recover the backup, so that a server can start from it directly")
+	f.VarP((*cli.Count)(&x.opt.Parallel), "parallel", "j", "number of workers (default: one per core)")
+	f.StringVar(&x.chown, "chown", "", "give the files to `USER:GROUP` (default: if root runs xbstream, the owner of DIR)")
+	f.StringArrayVar(&x.only, "only", nil, "restore only files that match `GLOB`: a path, db.table or database; repeatable")
 	f.BoolVar(&x.allowMissing, "allow-missing", false, "a GLOB of --only that matches nothing is a warning, not an error")
-	f.StringArrayVar(&x.mapping, "tablespace-mapping", nil, "put InnoDB tables whose DATA DIRECTORY was below OLD below NEW, as `OLD=NEW`, not into DIR; repeatable")
-	f.BoolVar(&x.opt.IntoNonEmpty, "into-non-empty", false, "accept a DIR, or NEW, that holds other files, if no name collides")
-	f.BoolVar(&x.opt.RemovePartial, "remove-partial", false, "remove what a killed extraction left in DIR, or in a NEW")
+	f.StringArrayVar(&x.mapping, "tablespace-mapping", nil, "restore InnoDB tables with a DATA DIRECTORY below OLD to NEW, not into DIR: `OLD=NEW`; repeatable")
+	f.BoolVar(&x.opt.IntoNonEmpty, "into-non-empty", false, "accept a DIR, or NEW, that contains other files, if none has a name that the backup needs")
+	f.BoolVar(&x.opt.RemovePartial, "remove-partial", false, "first remove what a killed extraction left in DIR, or in a NEW")
 	c.registerIncomplete(f)
 	c.registerIdle(f)
 	x.how.register(f)
@@ -96,7 +104,7 @@ func (x *extractFlags) check() error {
 	return x.how.check()
 }
 
-func (c *command) runExtract(ctx context.Context, x extractFlags, args []string) error {
+func (c *command) runExtract(ctx context.Context, x extractFlags, args []string) (err error) {
 	// The key is looked for, and perhaps asked for, before the target is
 	// touched, but not for a target that is no good.
 	if err := extract.CheckTarget(x.opt); err != nil {
@@ -112,7 +120,7 @@ func (c *command) runExtract(ctx context.Context, x extractFlags, args []string)
 	}
 	defer in.Close()
 	p := c.out.StartProgress(c.s.err)
-	defer p.Stop()
+	defer func() { p.Stop(ctx, err) }()
 	p.Watch(c.pipe)
 	p.Stage("extract", 0)
 	start := time.Now()
@@ -159,11 +167,20 @@ func logExtracted(log *slog.Logger, x extractFlags, rep *extract.Report, prepare
 	if x.prepare {
 		msg = "extracted and prepared"
 	}
-	attrs := []any{"files", rep.Files, "data", humanize.IBytes(rep.Totals.DataBytes), "seconds", fmt.Sprintf("%.1f", took.Seconds())}
+	attrs := []any{"files", rep.Files, "data", cli.Bytes(rep.Totals.DataBytes), "took", took}
 	if b := rep.Manifest.Backup; b != nil {
-		attrs = append(attrs, "redo", humanize.IBytes(rep.Totals.RedoBytes), "end_lsn", b.Redo.EndLSN)
+		attrs = append(attrs, "redo", cli.Bytes(rep.Totals.RedoBytes), "end_lsn", b.Redo.EndLSN)
 	}
-	log.Info(msg+" into "+x.opt.Dir, appendRolledBack(attrs, prepared)...)
+	log.Info(msg+" into "+x.opt.Dir+ownedByRoot(rep, x.opt.Dir), appendRolledBack(attrs, prepared)...)
+}
+
+// ownedByRoot says, of a backup, that its files belong to root: a server that runs
+// as another user, as all do by default, cannot open them.
+func ownedByRoot(rep *extract.Report, dir string) string {
+	if rep.Manifest.Backup == nil || rep.Owner == nil || rep.Owner.UID != 0 {
+		return ""
+	}
+	return fmt.Sprintf("; the files belong to root, and a server that runs as mysql cannot start from them: chown -R mysql: %s (next time --chown mysql:)", dir)
 }
 
 // parseOwner reads USER:GROUP, names or numbers; without :GROUP the group is

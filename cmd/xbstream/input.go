@@ -83,7 +83,7 @@ func (c *command) classic() (opt classic.Options) {
 
 // registerIncomplete adds the flag of commands that may accept less than all.
 func (c *command) registerIncomplete(f *pflag.FlagSet) {
-	f.BoolVar(&c.incomplete, "allow-incomplete", false, "accept a classic stream (XBSTCK01) that ends too early")
+	f.BoolVar(&c.incomplete, "allow-incomplete", false, "accept a stream of mariabackup or XtraBackup that ends too early")
 }
 
 // eachFile takes the entries of a manifest, in order.

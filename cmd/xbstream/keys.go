@@ -27,7 +27,7 @@ type keys struct {
 }
 
 func (k *keys) register(f *pflag.FlagSet) {
-	f.StringArrayVarP(&k.files, "identity", "i", nil, "`FILE` with the key that opens the archive: age or ssh; repeatable")
+	f.StringArrayVarP(&k.files, "identity", "i", nil, "`FILE` with the private key that opens the archive, age or ssh; repeatable")
 }
 
 // identities reads the key files, once. One that cannot be used is no key.

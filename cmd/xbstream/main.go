@@ -19,25 +19,36 @@ import (
 	"github.com/xbstream/xbstream/prepare"
 )
 
-// version is set by the build.
-var version = "devel"
+// version is set by the build; without it, it is the version being worked on.
+var version = "0.9.0-dev"
 
+// usage is the help of xbstream itself. Its lines fit 80 columns, as do those of
+// the commands' help.
 const usage = `Usage: xbstream COMMAND [flags] [ARCHIVE|DIR]
 
-Reads an archive of xbsend, or a stream of mariabackup or xtrabackup, from
-standard input or a file.
+Restores and checks archives of xbsend, and streams of mariabackup and
+XtraBackup, from a file or from standard input.
 
-  extract, -x   put the files together in a directory; --prepare recovers them
-  prepare DIR   crash recovery of an extracted backup, in place
-  list, -t      names and sizes of what an archive holds
-  verify        read everything and list what is wrong, of an archive or a directory
-  create, -c    an archive of ordinary files
-  info          server, version, LSNs, binary log position, how to attach a replica
+Commands:
+  extract, -x   restore files into a directory; --prepare recovers them
+  prepare DIR   recover an extracted backup in place (crash recovery)
+  list, -t      names and sizes of the files in an archive
+  verify        check every byte of an archive, or every page of a directory
+  create, -c    write an archive of ordinary files
+  info          server, LSN, binary log position, how to attach a replica
 
-  xbsend | ssh standby xbstream -x --prepare -C /var/lib/mysql
-  xbstream -x -C restored < monday.xb && xbstream prepare restored
-  xbstream -x -i key.txt -C restored < sealed.xb
-  xbstream info /var/lib/mysql
+Examples:
+
+  Copy a server to another machine, ready to start there:
+    xbsend | ssh standby xbstream -x --prepare -C /var/lib/mysql
+  Restore and recover a backup from a file:
+    xbstream -x --prepare -C restored monday.xb
+  Restore an encrypted backup with the private key in a file:
+    xbstream -x --prepare -i key.txt -C restored sealed.xb
+  Check a backup without restoring it:
+    xbstream verify monday.xb
+  Show the binary log position of a restored directory:
+    xbstream info /var/lib/mysql
 
 'xbstream COMMAND --help' lists the flags; --version prints the version.
 
@@ -92,8 +103,8 @@ type command struct {
 	// endOnly says that of the archive, a file, only the end was read.
 	endOnly bool
 
-	idle time.Duration // of the pipe that is read
-	pipe *cli.Pipe     // nil until it is read
+	idle cli.Seconds // of the pipe that is read
+	pipe *cli.Pipe   // nil until it is read
 }
 
 func (c *command) dispatch(ctx context.Context, args []string) error {
@@ -121,6 +132,29 @@ func (c *command) dispatch(ctx context.Context, args []string) error {
 		fmt.Fprintln(c.s.out, "xbstream", version)
 		return errHelp
 	}
+	return unknownCommand(name)
+}
+
+// unknownCommand says which command was probably meant. A flag in its place is
+// often one of the programs that xbstream replaces.
+func unknownCommand(name string) error {
+	if flag, ok := strings.CutPrefix(name, "--"); ok {
+		flag, _, _ = strings.Cut(flag, "=")
+		none := pflag.NewFlagSet("xbstream", pflag.ContinueOnError)
+		if advice := cli.Stream.Advice(flag, none); advice != "" {
+			return cli.Usagef("unknown flag --%s: %s", flag, advice)
+		}
+	}
+	if strings.HasPrefix(name, "-") {
+		return cli.Usagef("the command comes first, as in xbstream extract [flags]: got %q", name)
+	}
+	meant := cli.Nearest(name, []string{"extract", "prepare", "list", "info", "verify", "create", "help"})
+	if name == "restore" {
+		meant = "extract"
+	}
+	if meant != "" {
+		return cli.Usagef("unknown command %q: did you mean %s?", name, meant)
+	}
 	return cli.Usagef("unknown command %q", name)
 }
 
@@ -144,12 +178,15 @@ func (c *command) parse(f *pflag.FlagSet, about string, args []string) error {
 	c.out.Flags(f)
 	f.SortFlags = false
 	f.SetOutput(io.Discard)
-	f.Usage = func() { fmt.Fprintf(c.s.out, "%s\n%s", about, cli.FlagUsages(f)) }
+	f.Usage = func() { fmt.Fprintf(c.s.out, "%s\nFlags:\n%s", about, cli.FlagUsages(f)) }
 	switch err := f.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
 		return errHelp
 	case err != nil:
-		return &cli.UsageError{Err: err}
+		return cli.Stream.ParseError(err, f)
+	}
+	if hint := cli.BlankValue(args, f); hint != "" {
+		return cli.Usagef("%s", hint)
 	}
 	return c.out.Check()
 }
@@ -178,7 +215,7 @@ func (c *command) input(ctx context.Context, args []string) (io.ReadCloser, erro
 	if err != nil {
 		return nil, err
 	}
-	c.pipe = cli.OpenInput(ctx, f, cli.PipeOptions{Idle: c.idle, Log: c.out.Logger("xbstream", c.s.err)})
+	c.pipe = cli.OpenInput(ctx, f, cli.PipeOptions{Idle: time.Duration(c.idle), Log: c.out.Logger("xbstream", c.s.err)})
 	return pipeCloser{c.pipe, closer}, nil
 }
 
@@ -208,5 +245,5 @@ func (c *command) source(args []string) (*os.File, io.Closer, error) {
 
 // registerIdle adds the flag of commands that read what others send.
 func (c *command) registerIdle(f *pflag.FlagSet) {
-	f.DurationVar(&c.idle, "idle-timeout", 0, "`TIME` a pipe may give nothing before that is an error (default: for ever)")
+	f.Var(&c.idle, "idle-timeout", "give up when the sender has written nothing for `TIME`: seconds, or as 10m (default: never)")
 }

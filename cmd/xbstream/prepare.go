@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/pflag"
 
 	"github.com/xbstream/xbstream/format"
@@ -18,9 +17,18 @@ import (
 
 const prepareHelp = `Usage: xbstream prepare [flags] DIR
 
-Recovers an extracted backup in place: applies the redo that was copied while
-the data files were. May be killed and run again. A directory written by
-mariabackup is recovered too.
+Recovers an extracted backup in place: applies the redo that was copied with the
+data files. If it is killed, run it again. It also recovers directories that
+mariabackup wrote.
+
+Examples:
+
+  Recover a backup that was extracted without --prepare:
+    xbstream prepare restored
+  Recover an encrypted backup with a server that can read its keys:
+    xbstream prepare --with-server \
+      --server-option=plugin-load-add=file_key_management \
+      --server-option=file-key-management-filename=/etc/mysql/keys restored
 `
 
 // errPrepare is wrapped by every error of preparing.
@@ -43,13 +51,14 @@ type prepareFlags struct {
 const anyServer = "mariadbd"
 
 func (p *prepareFlags) register(f *pflag.FlagSet) {
-	f.Var(&p.memory, "memory", "redo held at once while preparing")
-	f.BoolVar(&p.verify, "verify", false, "read every page again after preparing")
-	f.StringVar(&p.server, "with-server", "", "prepare by starting a server on the copy, the one called `BINARY` (default: mariadbd)")
+	p.memory = prepare.DefaultMemory
+	f.Var(&p.memory, "memory", "memory for redo during prepare")
+	f.BoolVar(&p.verify, "verify", false, "after preparing, read and check every page again")
+	f.StringVar(&p.server, "with-server", "", "let a server recover the copy, for encrypted tablespaces; `BINARY` is the server to start (mariadbd if left out)")
 	f.Lookup("with-server").NoOptDefVal = anyServer
-	f.BoolVar(&p.notImported, "nothing-imported", false, "with an encrypted redo log: no table was imported while it was written")
-	f.BoolVar(&p.export, "export", false, "then write the .cfg files for ALTER TABLE ... IMPORT TABLESPACE; starts a server, see --with-server")
-	f.StringArrayVar(&p.serverOptions, "server-option", nil, "`OPTION` for that server, as plugin-load-add=file_key_management; repeatable")
+	f.BoolVar(&p.notImported, "nothing-imported", false, "with an encrypted redo log: you know that no table was imported while the backup ran")
+	f.BoolVar(&p.export, "export", false, "then write the .cfg files for ALTER TABLE ... IMPORT TABLESPACE; starts a server (see --with-server)")
+	f.StringArrayVar(&p.serverOptions, "server-option", nil, "start that server with `OPTION`, as plugin-load-add=file_key_management; repeatable")
 }
 
 func (p *prepareFlags) options(log *slog.Logger) prepare.Options {
@@ -63,6 +72,9 @@ func (p *prepareFlags) run(ctx context.Context, dir string, log *slog.Logger, ba
 		opt.ServerArgs = append(opt.ServerArgs, "--"+strings.TrimLeft(o, "-"))
 	}
 	rep, err := p.recover(ctx, dir, opt)
+	if err == nil {
+		logSettled(log, rep)
+	}
 	if err != nil || !p.export {
 		return rep, err
 	}
@@ -99,10 +111,10 @@ func (p *prepareFlags) check() error {
 	return nil
 }
 
-func (c *command) prepare(ctx context.Context, args []string) error {
+func (c *command) prepare(ctx context.Context, args []string) (err error) {
 	var p prepareFlags
 	f := pflag.NewFlagSet("prepare", pflag.ContinueOnError)
-	f.IntVarP(&p.parallel, "parallel", "j", 0, "`N` workers (default: cores)")
+	f.VarP((*cli.Count)(&p.parallel), "parallel", "j", "number of workers (default: one per core)")
 	p.register(f)
 	if err := c.parse(f, prepareHelp, args); err != nil {
 		return err
@@ -116,7 +128,7 @@ func (c *command) prepare(ctx context.Context, args []string) error {
 	p.parallel = cli.Workers(p.parallel)
 	log := c.out.Logger("xbstream", c.s.err)
 	bar := c.out.StartProgress(c.s.err)
-	defer bar.Stop()
+	defer func() { bar.Stop(ctx, err) }()
 	start := time.Now()
 	rep, err := p.run(ctx, f.Arg(0), log, bar)
 	if err != nil {
@@ -126,8 +138,8 @@ func (c *command) prepare(ctx context.Context, args []string) error {
 		log.Info(f.Arg(0)+" is already prepared", "end_lsn", rep.EndLSN)
 		return nil
 	}
-	attrs := []any{"redo", humanize.IBytes(uint64(rep.RedoBytes)), "pages_written", rep.PagesWritten,
-		"end_lsn", rep.EndLSN, "seconds", fmt.Sprintf("%.1f", time.Since(start).Seconds())}
+	attrs := []any{"redo", cli.Bytes(rep.RedoBytes), "pages_written", rep.PagesWritten,
+		"end_lsn", rep.EndLSN, "took", time.Since(start)}
 	log.Info("prepared "+f.Arg(0), appendRolledBack(attrs, rep)...)
 	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/pflag"
 
 	"github.com/xbstream/xbstream/classic"
@@ -19,9 +18,17 @@ import (
 
 const verifyHelp = `Usage: xbstream verify [flags] [ARCHIVE|DIR]
 
-Reads an archive to its last byte, or a restored directory to its last page, and
-lists everything that is wrong: frames, digests, files, pages. Exit code 3 when
-something is.
+Checks every byte of an archive, or every page of a restored directory, and
+lists everything that is wrong. The exit code is 3 if something is wrong.
+
+Examples:
+
+  Check a backup:
+    xbstream verify monday.xb
+  Check a backup in a bucket:
+    aws s3 cp s3://backups/monday.xb - | xbstream verify
+  Check a restored directory:
+    xbstream verify restored
 `
 
 func (c *command) verify(ctx context.Context, args []string) error {
@@ -29,7 +36,7 @@ func (c *command) verify(ctx context.Context, args []string) error {
 	f := pflag.NewFlagSet("verify", pflag.ContinueOnError)
 	c.keys.register(f)
 	c.registerIdle(f)
-	f.IntVarP(&parallel, "parallel", "j", 0, "`N` workers for a directory (default: cores)")
+	f.VarP((*cli.Count)(&parallel), "parallel", "j", "number of workers for a directory (default: one per core)")
 	if err := c.parse(f, verifyHelp, args); err != nil {
 		return err
 	}
@@ -46,7 +53,7 @@ func (c *command) verify(ctx context.Context, args []string) error {
 	case rep.Count > 1:
 		return fmt.Errorf("%w: %d problems", format.ErrDamaged, rep.Count)
 	}
-	attrs := []any{"files", rep.Files, "data", humanize.IBytes(uint64(rep.Bytes)), "innodb_pages", rep.Pages}
+	attrs := []any{"files", rep.Files, "data", cli.Bytes(rep.Bytes), "innodb_pages", rep.Pages}
 	if b := rep.Manifest.Backup; b != nil {
 		attrs = append(attrs, "end_lsn", b.Redo.EndLSN)
 	}

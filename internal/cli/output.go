@@ -19,14 +19,16 @@ type Output struct {
 	Quiet     bool
 	LogFormat string
 	Progress  string
+
+	screen terminal
 }
 
 // Flags registers the flags of Output.
 func (o *Output) Flags(f *pflag.FlagSet) {
-	f.BoolVarP(&o.Verbose, "verbose", "v", false, "say more")
-	f.BoolVarP(&o.Quiet, "quiet", "q", false, "say only what went wrong")
-	f.StringVar(&o.LogFormat, "log-format", "text", "`text` or json, one object a line")
-	f.StringVar(&o.Progress, "progress", "auto", "`auto`, bar, plain, json or none; auto: a bar on a terminal")
+	f.BoolVarP(&o.Verbose, "verbose", "v", false, "more messages")
+	f.BoolVarP(&o.Quiet, "quiet", "q", false, "only errors")
+	f.StringVar(&o.LogFormat, "log-format", "text", "`FORMAT` of messages: text or json, one object per line")
+	f.StringVar(&o.Progress, "progress", "auto", "show progress as `KIND`: auto (a bar on a terminal), bar, plain, json or none; plain and json print a line every 5s")
 }
 
 // Check refuses values that mean nothing.
@@ -43,6 +45,7 @@ func (o *Output) Check() error {
 
 // Logger returns the logger of the command called name.
 func (o *Output) Logger(name string, stderr io.Writer) *slog.Logger {
+	stderr = o.above(stderr)
 	level := slog.LevelInfo
 	if o.Verbose {
 		level = slog.LevelDebug
@@ -52,7 +55,7 @@ func (o *Output) Logger(name string, stderr io.Writer) *slog.Logger {
 	}
 	stderr = patient{stderr}
 	if o.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(quote.JSON(stderr), &slog.HandlerOptions{Level: level}))
+		return slog.New(slog.NewJSONHandler(quote.JSON(stderr), &slog.HandlerOptions{Level: level, ReplaceAttr: unitInKey}))
 	}
 	return slog.New(&lines{name: name, level: level, w: stderr, mu: new(sync.Mutex)})
 }
@@ -92,7 +95,7 @@ func (h *lines) Handle(_ context.Context, r slog.Record) error {
 }
 
 func attrText(a slog.Attr) string {
-	return fmt.Sprintf(", %s %v", strings.ReplaceAll(a.Key, "_", " "), a.Value.Resolve())
+	return fmt.Sprintf(", %s %s", strings.ReplaceAll(a.Key, "_", " "), forPeople(a.Value.Resolve()))
 }
 
 func (h *lines) WithAttrs(attrs []slog.Attr) slog.Handler {

@@ -26,6 +26,7 @@ type Pipe struct {
 	watch  sync.WaitGroup
 
 	busy    atomic.Bool   // a read or write is going on
+	ended   atomic.Bool   // a read or write has failed, as at the end of the input
 	steps   atomic.Uint64 // counts reads, writes, and their parts
 	stalled atomic.Int64  // nanoseconds for which nothing moved, although wanted
 
@@ -122,7 +123,20 @@ func (p *Pipe) transfer(f func([]byte) (int, error), b []byte) (int, error) {
 	p.steps.Add(1)
 	p.busy.Store(true)
 	defer p.busy.Store(false)
-	return f(b)
+	n, err := f(b)
+	if err != nil {
+		p.ended.Store(true)
+	}
+	return n, err
+}
+
+// fed says that another program may still write into a pipe that is read.
+func (p *Pipe) fed() bool {
+	if p == nil || p.read == nil || p.ended.Load() {
+		return false
+	}
+	pipe, err := isPipe(p.file)
+	return err == nil && pipe
 }
 
 // moved says that a read or write goes on.

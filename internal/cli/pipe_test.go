@@ -245,15 +245,15 @@ func (s *screen) String() string {
 
 func TestProgressShowsAStall(t *testing.T) {
 	pipe := newPipe(t.Context(), nil, PipeOptions{})
-	p := &Progress{}
+	p := newProgress(new(Output), time.Now())
 	p.Stage("data files", 0)
 	p.Watch(pipe)
-	for mode, want := range map[string]string{"plain": "stalled for 7s", "json": `"stalled":7`, "bar": "stalled for 7s"} {
+	for mode, want := range map[string]string{"plain": "stalled for 7s", "json": `"stalled_seconds":7`, "bar": "stalled for 7s"} {
 		for _, stalled := range []time.Duration{0, 7 * time.Second} {
 			var out screen
 			pipe.stalled.Store(int64(stalled))
 			draw, _ := p.printer(mode, &out)
-			draw(false)
+			draw(time.Now(), "")
 			if text := out.String(); text == "" || strings.Contains(text, want) != (stalled > 0) {
 				t.Errorf("%s, stalled for %v: %q", mode, stalled, text)
 			}

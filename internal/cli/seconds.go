@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -18,14 +19,20 @@ func (s *Seconds) Set(text string) error {
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d < 0 {
-		return fmt.Errorf("not a time: %q", text)
+		return fmt.Errorf("not a time: %q; give seconds, or a time such as 90s or 5m", text)
 	}
 	*s = Seconds(d)
 	return nil
 }
 
 // String prints the value for --help.
-func (s *Seconds) String() string { return time.Duration(*s).String() }
+func (s *Seconds) String() string {
+	text := time.Duration(*s).String()
+	if short, ok := strings.CutSuffix(text, "m0s"); ok {
+		text = short + "m"
+	}
+	return text
+}
 
 // Type names the value for --help.
 func (s *Seconds) Type() string { return "TIME" }

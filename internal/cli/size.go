@@ -1,12 +1,14 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/dustin/go-humanize"
 )
 
-// Size is a flag's value in bytes, given as 64M, 1GiB or a plain number. K, M,
+// Size is a flag's value in bytes, more than 0, given as 64M, 1GiB or a plain
+// number. K, M,
 // G and T mean powers of 1024, as in the servers' own options.
 type Size int64
 
@@ -20,7 +22,10 @@ func (s *Size) Set(text string) error {
 	}
 	v, err := humanize.ParseBytes(text)
 	if err != nil || v > 1<<62 {
-		return fmt.Errorf("not a size: %q", text)
+		return fmt.Errorf("not a size: %q; give bytes, or a size such as 64M or 1G", text)
+	}
+	if v == 0 {
+		return errors.New("must be more than 0")
 	}
 	*s = Size(v)
 	return nil

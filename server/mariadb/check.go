@@ -91,12 +91,16 @@ func (m *mariadb) checkPrivileges(ctx context.Context, want []privilege) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	var account string
-	if err := m.s.DB.QueryRowContext(ctx, "SELECT CURRENT_USER()").Scan(&account); err != nil {
+	var account, login string
+	if err := m.s.DB.QueryRowContext(ctx, "SELECT CURRENT_USER(), USER()").Scan(&account, &login); err != nil {
 		return m.s.Fail(op, err)
 	}
+	if strings.HasPrefix(account, "@") {
+		return &server.Error{Kind: server.ErrPrivilege, Err: fmt.Errorf(
+			"the server has no account for %s and took the login for the anonymous account %s; check --user, or create the account", quoteAccount(login), quoteAccount(account))}
+	}
 	statement := fmt.Sprintf("GRANT %s ON *.* TO %s", strings.Join(missing, ", "), quoteAccount(account))
-	return &server.Error{Kind: server.ErrPrivilege, Op: op, Err: fmt.Errorf("missing, to be given with: %s", statement)}
+	return &server.Error{Kind: server.ErrPrivilege, Err: fmt.Errorf("the account lacks privileges; run: %s", statement)}
 }
 
 var globalGrant = regexp.MustCompile(`^GRANT (.+?) ON \*\.\* TO `)

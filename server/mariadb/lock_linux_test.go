@@ -176,7 +176,7 @@ func TestLockTimeout(t *testing.T) {
 					if !errors.Is(err, server.ErrLockTimeout) {
 						t.Fatalf("got %v after %s, want ErrLockTimeout", err, time.Since(began))
 					}
-					contains(t, err, "take lock "+stage, "not granted within 1s", tt.blames)
+					contains(t, err, "BACKUP STAGE "+stage, "not granted within 1s", tt.blames)
 					if b == nil {
 						return
 					}

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/xbstream/xbstream/internal/cli"
+	"github.com/xbstream/xbstream/prepare"
+)
+
+// F2: what preparing did to tablespaces is shown with --verbose, in a line each.
+func TestSettledTablespacesAreShown(t *testing.T) {
+	rep := prepare.Report{
+		Deleted: []string{"a/1.ibd", "a/2.ibd", "a/3.ibd", "a/4.ibd", "a/5.ibd", "a/6.ibd", "a/7.ibd"},
+		Renamed: []string{"a/old.ibd -> a/new.ibd"},
+		Rebuilt: []string{"a/redo.ibd"},
+		Ignored: []string{"a/away.ibd"},
+	}
+	want := []string{
+		"xbstream: removed tablespaces that were dropped during the backup (tablespaces 7, names a/1.ibd, a/2.ibd, a/3.ibd, a/4.ibd, a/5.ibd and 2 more)",
+		"xbstream: renamed tablespaces as during the backup (tablespaces 1, names a/old.ibd -> a/new.ibd)",
+		"xbstream: made tablespaces from redo alone (tablespaces 1, names a/redo.ibd)",
+		"xbstream: passed over redo of tablespaces that are not in the backup (tablespaces 1, names a/away.ibd)",
+	}
+	var log bytes.Buffer
+	logSettled((&cli.Output{Verbose: true}).Logger("xbstream", &log), rep)
+	if got := log.String(); got != strings.Join(want, "\n")+"\n" {
+		t.Errorf("got\n%s\nwant\n%s", got, strings.Join(want, "\n"))
+	}
+	log.Reset()
+	logSettled((&cli.Output{Verbose: true, LogFormat: "json"}).Logger("xbstream", &log), rep)
+	var first struct {
+		Tablespaces int
+		Names       []string
+	}
+	if err := json.NewDecoder(&log).Decode(&first); err != nil || first.Tablespaces != 7 || fmt.Sprint(first.Names) != fmt.Sprint(rep.Deleted[:5]) {
+		t.Errorf("%+v, %v", first, err)
+	}
+	log.Reset()
+	logSettled(new(cli.Output).Logger("xbstream", &log), rep)
+	logSettled((&cli.Output{Verbose: true}).Logger("xbstream", &log), prepare.Report{})
+	if log.Len() > 0 {
+		t.Errorf("said without need: %s", &log)
+	}
+}
