@@ -25,8 +25,8 @@ import (
 const listHelp = `Usage: xbstream list [flags] [ARCHIVE]
        xbstream -t [flags] < ARCHIVE
 
-Lists the files in an archive. Of a file, only the end is read: 'xbstream verify'
-checks every byte of it. A pipe is read and checked completely.
+Lists the files in an archive. Of a file, only the end is read; to check every
+byte of it, use xbstream verify. A pipe is read and checked completely.
 
 Examples:
 
