@@ -23,11 +23,13 @@ const maxOpen = 128
 // worker, so a file's frames are written in order and its close comes last;
 // the file system would serialise writes to one file in any case.
 type dispatch struct {
-	got      arrival
-	workers  []chan *format.Frame
-	redo     chan *format.Frame
-	manifest *os.File
-	opt      Options
+	got       arrival
+	workers   []chan *format.Frame
+	redo      chan *format.Frame
+	manifest  *os.File
+	target    *target
+	estimated bool // the archive has said how much there will be
+	opt       Options
 }
 
 func newDispatch(ctx context.Context, g *errgroup.Group, t *target, opt Options) *dispatch {
@@ -40,7 +42,7 @@ func newDispatch(ctx context.Context, g *errgroup.Group, t *target, opt Options)
 	}
 	g.Go(func() error { return drain(ctx, d.redo, &redoWriter{t: t}) })
 	d.workers = append(d.workers, d.redo)
-	d.manifest = t.manifest
+	d.manifest, d.target = t.manifest, t
 	return d
 }
 
@@ -63,6 +65,14 @@ func (d *dispatch) frame(ctx context.Context, f *format.Frame) error {
 		defer f.Release()
 		_, err := d.manifest.Write(f.Bytes())
 		return err
+	case format.FrameEstimate:
+		defer f.Release()
+		e, ok := format.ParseEstimate(f.Bytes())
+		if !ok || d.estimated {
+			return nil
+		}
+		d.estimated = true
+		return d.target.checkSpace(e)
 	}
 	f.Release() // the index is of use only in a file
 	return nil

@@ -83,9 +83,12 @@ const (
 	FrameManifest FrameType = 6 // a piece of the manifest
 	FrameIndex    FrameType = 7 // where the frames before it are
 	FrameEnd      FrameType = 8 // totals and digest; always the last frame
+	// FrameEstimate is advice. All rules but those of parsing it are those of a
+	// type that a reader does not know, so that it is not one of known().
+	FrameEstimate FrameType = 9
 )
 
-var frameNames = [...]string{"", "FILE", "DATA", "HOLE", "CLOSE", "REDO", "MANIFEST", "INDEX", "END"}
+var frameNames = [...]string{"", "FILE", "DATA", "HOLE", "CLOSE", "REDO", "MANIFEST", "INDEX", "END", "ESTIMATE"}
 
 // String prints the name SPEC.md uses.
 func (t FrameType) String() string {

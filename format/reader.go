@@ -276,7 +276,7 @@ func (r *Reader) Next() (*Frame, error) {
 		case err != nil:
 			r.err = err
 			r.Close()
-		case f.Type != FrameEnd && f.Type.known():
+		case f.Type != FrameEnd && f.Type.known(), f.Type == FrameEstimate:
 			return f, nil
 		default:
 			f.Release()

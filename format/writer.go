@@ -285,7 +285,7 @@ func (w *Writer) note(h *frameHeader, at uint64) error {
 	case FrameIndex:
 		w.idx.last = at
 		return nil
-	case FrameEnd:
+	case FrameEnd, FrameEstimate:
 		return nil
 	}
 	w.idx.add(at, h.file)

@@ -101,6 +101,9 @@ func (p *phases) copySpaces(ctx context.Context) error {
 		}
 		if n == 0 {
 			p.bar.Stage("data files", totalSize(todo))
+			if err := p.estimate(todo); err != nil {
+				return err
+			}
 			if err := p.hook.run(ctx, "tablespaces-listed", ""); err != nil {
 				return err
 			}
@@ -116,6 +119,15 @@ func (p *phases) copySpaces(ctx context.Context) error {
 		p.spaces = append(p.spaces, done...)
 	}
 	return nil
+}
+
+// estimate tells the receiver early how much there will be, before the first of
+// it. Files that are not InnoDB's are not known yet, and seldom many.
+func (p *phases) estimate(files []chunker.File) error {
+	if len(p.spaces) > 0 { // a later attempt
+		return nil
+	}
+	return p.out.WriteEstimate(format.Estimate{Size: totalSize(files), Allocated: chunker.Allocated(files)})
 }
 
 // spacesToCopy lists the tablespace files of which there is no good copy yet.

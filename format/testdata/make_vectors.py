@@ -28,8 +28,8 @@ def crc32c(*parts):
     return crc ^ 0xFFFFFFFF
 
 
-NAMES = ["", "FILE", "DATA", "HOLE", "CLOSE", "REDO", "MANIFEST", "INDEX", "END"]
-FILE, DATA, HOLE, CLOSE, REDO, MANIFEST, INDEX, END = range(1, 9)
+NAMES = ["", "FILE", "DATA", "HOLE", "CLOSE", "REDO", "MANIFEST", "INDEX", "END", "ESTIMATE"]
+FILE, DATA, HOLE, CLOSE, REDO, MANIFEST, INDEX, END, ESTIMATE = range(1, 10)
 
 
 def zstd(*blocks):
@@ -82,7 +82,7 @@ class Archive:
         for i, counted in enumerate((FILE, DATA, HOLE, REDO)):
             if kind == counted:
                 self.sums[i] += 1 if kind == FILE else length
-        if kind in (FILE, DATA, HOLE, CLOSE, REDO, INDEX):
+        if kind in (FILE, DATA, HOLE, CLOSE, REDO, INDEX, ESTIMATE):
             path = json.loads(payload)["path"] if kind == FILE else ""
             self.listing.append(f"{NAMES[kind]} {file} {pos} {0 if kind == CLOSE else length} {path}".strip())
 
@@ -138,6 +138,14 @@ def three_files():
     entries.append(a.file(3, "db/f2", b""))
     # A type that no version knows yet, marked as skippable: to be ignored.
     a.frame(200, payload=b"from the future", flags=1)
+    return a.close(entries)
+
+
+def estimate():
+    a = Archive(5)
+    # Advice: 10 + 4115 bytes, of which 8192 on the writer's disk.
+    a.frame(ESTIMATE, payload=struct.pack(">QQ", 4125, 8192), flags=1)
+    entries = [directory("db"), a.file(1, "db/f0", b"first file"), a.file(2, "db/f1", b"second, with a hole", 4096)]
     return a.close(entries)
 
 
@@ -361,7 +369,7 @@ def write(name, archive, text):
 
 if __name__ == "__main__":
     assert crc32c(b"123456789") == 0xE3069283
-    for name, archive in ("three-files", three_files()), ("backup", backup()), ("partial", partial()), ("zstd", compressed()):
+    for name, archive in ("three-files", three_files()), ("backup", backup()), ("partial", partial()), ("zstd", compressed()), ("estimate", estimate()):
         write("v1-" + name, archive, "\n".join(archive.listing) + "\n")
     for name, wrong, words, archive in bad():
         write("v1-bad-" + name, archive, f"# {wrong}\n{words}\n")

@@ -140,7 +140,7 @@ func TestMissingPrivilegesAreNamed(t *testing.T) {
 			}
 			contains(t, err, tt.missing)
 			// The statement is exact: with it, the check passes.
-			_, statement, _ := strings.Cut(err.Error(), "with: ")
+			_, statement, _ := strings.Cut(err.Error(), "run: ")
 			real.exec(t, statement)
 			if err := open(t, c).Check(t.Context(), tt.wanted); err != nil {
 				t.Errorf("after %s: %v", statement, err)
