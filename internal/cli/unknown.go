@@ -9,6 +9,8 @@ import (
 
 	"github.com/agnivade/levenshtein"
 	"github.com/spf13/pflag"
+
+	"github.com/xbstream/xbstream/format"
 )
 
 // Tool is one of the two commands.
@@ -96,6 +98,10 @@ func BlankValue(args []string, set *pflag.FlagSet) string {
 		}
 		value := args[i+1]
 		if _, err := os.Stat(value); strings.HasPrefix(value, "-") || err == nil {
+			continue
+		}
+		// Behind --compress there may be a path, which -C says where to look for.
+		if _, err := format.ParseLevel(value); name == "compress" && err != nil {
 			continue
 		}
 		return fmt.Sprintf("--%s takes its value after a \"=\": --%s=%s", name, name, value)
