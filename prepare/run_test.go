@@ -326,9 +326,13 @@ func testManifest(t *testing.T, backup string) {
 			m.Files = append(m.Files, *entry(m, touched))
 			leaveOut(m, touched)
 			return nil
-		}, ErrDamaged, touched},
-		{"other id", func(dir string, m *format.Manifest) error {
+		}, format.ErrDamaged, "two entries have the same path"},
+		{"id of another", func(dir string, m *format.Manifest) error {
 			entry(m, touched).Space.ID++
+			return nil
+		}, format.ErrDamaged, "two files of tablespace"},
+		{"other id", func(dir string, m *format.Manifest) error {
+			entry(m, touched).Space.ID += 1 << 20
 			return nil
 		}, ErrDamaged, touched},
 		{"encrypted", func(dir string, m *format.Manifest) error {
