@@ -20,6 +20,7 @@ import (
 	"github.com/go-sql-driver/mysql"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/xbstream/xbstream/internal/innodb/filename"
 	"github.com/xbstream/xbstream/internal/servertest"
 )
 
@@ -194,10 +195,12 @@ func (r *innerRun) round(t *testing.T) {
 }
 
 // noStrays fails the test if a file of lab belongs to no table of the server, or
-// the other way round. Files of FULLTEXT indexes that belong to no table are only
-// logged: some copies have them from their first start on, 11 servers that were
-// killed in the same storm had none. Probably purge has to remove the files of a
-// DROP INDEX, and cannot find what redo did not make the server open.
+// the other way round. Internal files that belong to no table are only logged: of
+// 400 copies, some had files of FULLTEXT indexes and two a #sql-alter-….ibd, rows
+// being equal. The source had dropped these tables in its dictionary, and the end
+// LSN came before the FILE_DELETE. Purge deletes such files, and on a server that
+// starts from a prepared copy it cannot: no redo made the server open them. 11
+// servers that were killed in the same storm had none.
 func noStrays(t *testing.T, s *servertest.Server) {
 	t.Helper()
 	list, err := s.String(t.Context(), "SELECT GROUP_CONCAT(NAME SEPARATOR '\n') FROM information_schema.INNODB_SYS_TABLES WHERE NAME LIKE 'lab/%'")
@@ -214,7 +217,7 @@ func noStrays(t *testing.T, s *servertest.Server) {
 		switch {
 		case tables[name]:
 			delete(tables, name)
-		case strings.HasPrefix(name, "lab/FTS_"):
+		case filename.Internal(name + ".ibd"):
 			left++
 		default:
 			t.Errorf("%s.ibd belongs to no table", name)
@@ -224,7 +227,7 @@ func noStrays(t *testing.T, s *servertest.Server) {
 		t.Errorf("%s has no file", name)
 	}
 	if left > 0 {
-		t.Logf("%d files of FULLTEXT indexes belong to no table", left)
+		t.Logf("%d internal files belong to no table", left)
 	}
 }
 
