@@ -141,6 +141,18 @@ func apply(names map[string]*node, u *update) {
 	}
 }
 
+// punch makes a hole within a file, whose size stays.
+func (d *disk) punch(p string, off, n int64) bool {
+	d.t.Helper()
+	if !d.inside(p) {
+		return false
+	}
+	if n = min(n, int64(len(d.mustFind(p).now))-off); n <= 0 {
+		return false
+	}
+	return d.write(p, make([]byte, n), off)
+}
+
 // do is one call of the recorded run. It returns whether anything changed.
 func (d *disk) do(c call) (changed bool) {
 	t := d.t
@@ -170,6 +182,14 @@ func (d *disk) do(c call) (changed bool) {
 		return false
 	case "ftruncate":
 		return d.truncate(c.file(t, 0), c.number(t, 1))
+	case "fallocate":
+		if strings.Contains(c.args[1], "PUNCH_HOLE") {
+			return d.punch(c.file(t, 0), c.number(t, 2), c.number(t, 3))
+		}
+		if !strings.Contains(c.args[1], "KEEP_SIZE") {
+			t.Fatalf("%v: the disk does not know that", c)
+		}
+		return false // room for later writes
 	case "fsync", "fdatasync":
 		return d.fsync(c.file(t, 0))
 	case "syncfs":

@@ -35,7 +35,8 @@ func TestFewOpenFiles(t *testing.T) {
 				fmt.Sprintf("%s verify %s", xbstream, archive),
 				fmt.Sprintf("%s -x -C %s.later -j %d %s", xbstream, dir, workers, archive),
 				fmt.Sprintf("%s prepare %s.later -j %d", xbstream, dir, workers),
-				fmt.Sprintf("cd %s && %s -c -j %d * > /dev/null", dir, xbstream, workers),
+				// Not all of it: a name that extraction itself uses is refused.
+				fmt.Sprintf("cd %s && %s -c -j %d many mysql > /dev/null", dir, xbstream, workers),
 			} {
 				out, err := exec.Command("sh", "-c", "ulimit -n 64; "+command).CombinedOutput()
 				if err != nil {

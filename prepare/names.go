@@ -160,9 +160,10 @@ func (tr *tree) claimListed(f *format.File, p firstPage, spaces map[format.Space
 }
 
 // checkSize compares a file with its entry. It may be longer: an interrupted
-// run has let it grow. It may be shorter where redo shrinks it, or has.
+// run has let it grow. It may be shorter where redo shrinks it, or has, and where
+// an interrupted run had begun to make all of it from redo.
 func (tr *tree) checkSize(f *format.File, size int64, h *history) error {
-	if size >= f.Size || tr.recovered || h != nil && len(h.trims) > 0 {
+	if size >= f.Size || tr.recovered || f.Space.Rebuild || h != nil && len(h.trims) > 0 {
 		return nil
 	}
 	return fmt.Errorf("%s: %d bytes, the manifest says %d: %w", f.Path, size, f.Size, ErrIncomplete)

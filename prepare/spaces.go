@@ -247,13 +247,33 @@ func (tr *tree) fresh(id format.SpaceID, rel string) (*tablespace, error) {
 	if err := os.MkdirAll(filepath.Dir(tr.path(rel)), 0o700); err != nil {
 		return nil, err
 	}
-	if err := os.Truncate(tr.path(rel), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := empty(tr.path(rel)); err != nil {
 		return nil, err
 	}
 	delete(tr.unclaimed, rel)
 	t := &tablespace{id: id, fresh: true, files: []dataFile{{path: rel}}}
 	tr.spaces[id] = t
 	return t, nil
+}
+
+// empty makes a file, if it is there, one of zeros. Its size stays: the server
+// makes files larger than it uses.
+func empty(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	st, err := f.Stat()
+	if err == nil {
+		err = f.Truncate(0)
+	}
+	if err == nil {
+		err = f.Truncate(st.Size())
+	}
+	return errors.Join(err, f.Close())
 }
 
 // localName turns a name of the log into one below the directory: database and
