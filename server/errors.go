@@ -64,6 +64,7 @@ func Unsupported(format string, args ...any) error {
 const (
 	erAccessDenied   = 1045
 	erDBAccessDenied = 1044
+	erTableAccess    = 1142 // a privilege on a table is missing
 	erSpecificAccess = 1227 // a global privilege is missing
 	erLockWait       = 1205
 	erQueryKilled    = 1317
@@ -77,7 +78,7 @@ func (s *Session) Fail(op string, err error) error {
 }
 
 func kindOf(err error) error {
-	if n := number(err); n == erSpecificAccess || n == erDBAccessDenied {
+	if n := number(err); n == erSpecificAccess || n == erDBAccessDenied || n == erTableAccess {
 		return ErrPrivilege
 	}
 	if broken(err) {

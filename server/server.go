@@ -93,9 +93,8 @@ type Backup interface {
 	// FlushLogs asks the engines to write their logs. It does not promise
 	// redo on disk: wait until the log was read up to Position's LSN.
 	FlushLogs(ctx context.Context) error
-	// SettleReplication waits until the threads of a replica have noted how far
-	// they have come: a server does that after the commit, when it holds no lock
-	// any more. ErrLockTimeout says that they did not within a bound.
+	// SettleReplication waits, for a moment only, until the threads of a replica
+	// have noted how far they have come: a server does that after the commit.
 	SettleReplication(ctx context.Context) error
 	// Galera returns the position of a cluster's node, nil for a server that
 	// is none.

@@ -74,11 +74,14 @@ func (b *backup) Position(ctx context.Context) (server.Position, error) {
 	if p.Binlog, err = b.binlog(ctx); err != nil {
 		return p, err
 	}
-	gtid, err := b.Query(ctx, "ask for the GTID position", "SELECT @@GLOBAL.gtid_binlog_pos own, @@GLOBAL.gtid_slave_pos replicated")
+	gtid, err := b.Query(ctx, "ask for the GTID position", "SELECT @@GLOBAL.gtid_binlog_pos own")
 	if err != nil {
 		return p, err
 	}
-	p.GTID, p.GTIDReplicated = gtid[0]["own"], gtid[0]["replicated"]
+	p.GTID = gtid[0]["own"]
+	if p.GTIDReplicated, err = b.replicated(ctx); err != nil {
+		return p, err
+	}
 	if p.Binlog == nil {
 		p.GTID = p.GTIDReplicated
 	}

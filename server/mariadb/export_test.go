@@ -8,8 +8,8 @@ func Strange(engine string) func() {
 	return func() { strangers = old }
 }
 
-// OpenTransactions is openTransactions.
-var OpenTransactions = openTransactions
+// CommittedPosition is committedPosition.
+var CommittedPosition = committedPosition
 
 // Unsettled is unsettled.
 var Unsettled = unsettled

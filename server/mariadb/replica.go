@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,47 +48,83 @@ var settled = []string{
 	"Waiting for the next event in relay log",
 }
 
-// Limits of the wait, which is under the lock. Most threads are settled within
-// quietWait. One that is not by then may be in the middle of a transaction, for
-// as long as that takes; only the rest is waited for up to settleLimit.
+// Limits of the waits, which are under the lock.
 const (
-	quietWait   = 200 * time.Millisecond
-	settleLimit = 15 * time.Second
+	settleLimit = 200 * time.Millisecond
+	notedLimit  = 3 * time.Second
 	settlePause = 5 * time.Millisecond
 )
 
-// SettleReplication waits until every replication thread has noted what it has
-// committed: the server does so after the commit, when it holds no lock any more.
-// A position that is read before that lacks a transaction that the copy has, and
-// the copy would stop when it gets that one again (seen with 10.11.19 on a busy
-// machine: error 1032). Threads that stay in between are ErrLockTimeout.
+// SettleReplication waits, for a moment only, until the replication threads are in
+// states in which they have noted what they committed. States lag behind, and a
+// thread in the middle of a transaction has none of them: so this is for file
+// positions, which the server tells nowhere else. GTIDs are read by replicated.
 func (b *backup) SettleReplication(ctx context.Context) error {
-	const op = "wait for the replication threads to note what they committed"
-	for began := time.Now(); ; {
+	const op = "ask for the replication threads"
+	for began := time.Now(); time.Since(began) < settleLimit; {
 		rows, err := b.Query(ctx, op,
 			"SELECT ID, STATE FROM information_schema.PROCESSLIST WHERE COMMAND IN ('Slave_SQL', 'Slave_worker')")
-		if err != nil {
+		if err != nil || len(unsettled(rows)) == 0 {
 			return err
 		}
-		busy := unsettled(rows)
-		if len(busy) > 0 && time.Since(began) > quietWait {
-			if busy, err = b.betweenTransactions(ctx, busy); err != nil {
-				return err
-			}
-		}
-		switch {
-		case len(busy) == 0:
-			return nil
-		case time.Since(began) > settleLimit:
-			return &server.Error{Kind: server.ErrLockTimeout, Op: op, Err: fmt.Errorf(
-				"connection %s is in state %q for %s; --safe-slave-backup stops the SQL threads first", busy[0]["ID"], busy[0]["STATE"], settleLimit)}
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(settlePause):
+		if err := wait(ctx, settlePause); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// replicated returns the GTID position of the server as a replica. The variable
+// follows only after the commit, when the applier holds no lock any more: on a
+// loaded replica it was two transactions behind (10.11.19), and a copy that begins
+// there stops with a duplicate key. The table is part of the transactions, so it
+// says what the copy has. An account that may not read it gets the variable.
+func (b *backup) replicated(ctx context.Context) (string, error) {
+	const op = "ask for the GTID position"
+	for began := time.Now(); ; {
+		rows, err := b.Query(ctx, op, "SELECT @@GLOBAL.gtid_slave_pos p")
+		if err != nil || rows[0]["p"] == "" {
+			return "", err
+		}
+		noted := rows[0]["p"]
+		rows, err = b.Query(ctx, op, "SELECT domain_id, server_id, seq_no FROM mysql.gtid_slave_pos ORDER BY sub_id")
+		if errors.Is(err, server.ErrPrivilege) {
+			return noted, nil
+		}
+		if err != nil {
+			return "", err
+		}
+		committed := committedPosition(noted, rows)
+		if committed == noted || time.Since(began) > notedLimit {
+			return committed, nil
+		}
+		if err := wait(ctx, settlePause); err != nil {
+			return "", err
+		}
+	}
+}
+
+// committedPosition is the position noted, moved on where the table, in the order
+// of its commits, has a later transaction of a domain.
+func committedPosition(noted string, table []map[string]string) string {
+	last := map[string]map[string]string{}
+	for _, row := range table {
+		last[row["domain_id"]] = row
+	}
+	list := strings.Split(noted, ",")
+	for i, gtid := range list {
+		part := strings.Split(gtid, "-")
+		row := last[part[0]]
+		if len(part) != 3 || row == nil {
+			continue
+		}
+		have, err1 := strconv.ParseUint(part[2], 10, 64)
+		committed, err2 := strconv.ParseUint(row["seq_no"], 10, 64)
+		if err1 == nil && err2 == nil && committed > have {
+			list[i] = part[0] + "-" + row["server_id"] + "-" + row["seq_no"]
+		}
+	}
+	return strings.Join(list, ",")
 }
 
 // unsettled returns the threads that are in none of the settled states.
@@ -97,40 +132,6 @@ func unsettled(threads []map[string]string) []map[string]string {
 	return slices.DeleteFunc(threads, func(t map[string]string) bool {
 		return slices.ContainsFunc(settled, func(s string) bool { return strings.HasPrefix(t["STATE"], s) })
 	})
-}
-
-// betweenTransactions returns those of threads that have no InnoDB transaction
-// open. One that has cannot commit it while the backup has its lock, and so has
-// nothing to note. The status is asked for and not INNODB_TRX, whose answer may be
-// from before the lock (trx0i_s.cc, CACHE_MIN_IDLE_TIME_NS).
-func (b *backup) betweenTransactions(ctx context.Context, threads []map[string]string) ([]map[string]string, error) {
-	rows, err := b.Query(ctx, "ask for the open transactions", "SHOW ENGINE INNODB STATUS")
-	if err != nil {
-		return nil, err
-	}
-	if len(rows) != 1 {
-		return threads, nil
-	}
-	open := openTransactions(rows[0]["Status"])
-	return slices.DeleteFunc(threads, func(t map[string]string) bool { return open[t["ID"]] }), nil
-}
-
-// threadID is how InnoDB's status names the connection of a transaction.
-var threadID = regexp.MustCompile(`(?:MariaDB|MySQL) thread id (\d+),`)
-
-// openTransactions finds in InnoDB's status the connections that have a
-// transaction open (lock0lock.cc, lock_trx_print_wait_and_mvcc_state).
-func openTransactions(status string) map[string]bool {
-	open := map[string]bool{}
-	for _, t := range strings.Split(status, "---TRANSACTION ")[1:] {
-		if _, state, _ := strings.Cut(t, ", "); !strings.HasPrefix(state, "ACTIVE") {
-			continue
-		}
-		if m := threadID.FindStringSubmatch(t); m != nil {
-			open[m[1]] = true
-		}
-	}
-	return open
 }
 
 // replicatedXA says whether the server has run XA statements since it started. It

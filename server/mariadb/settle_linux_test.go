@@ -28,39 +28,26 @@ func TestUnsettledThreads(t *testing.T) {
 	}
 }
 
-// P1, G1: a connection with an open transaction is found in what the server says,
-// and no other one.
-func TestOpenTransactions(t *testing.T) {
-	own := scratch(t)
-	own.exec(t, "CREATE TABLE mysql.o (a INT PRIMARY KEY) ENGINE=InnoDB", "INSERT INTO mysql.o VALUES (1)")
-	session := func(statements ...string) (id string) {
-		conn, err := own.root.Conn(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close() })
-		for _, q := range statements {
-			if _, err := conn.ExecContext(t.Context(), q); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := conn.QueryRowContext(t.Context(), "SELECT CONNECTION_ID()").Scan(&id); err != nil {
-			t.Fatal(err)
-		}
-		return id
+// P1, G1: what the server has committed counts, not what it has noted already.
+func TestCommittedPosition(t *testing.T) {
+	row := func(domain, server, seq string) map[string]string {
+		return map[string]string{"domain_id": domain, "server_id": server, "seq_no": seq}
 	}
-	idle := session("SELECT 1")
-	committed := session("BEGIN", "INSERT INTO mysql.o VALUES (2)", "COMMIT")
-	prepared := session("XA START 'one'", "INSERT INTO mysql.o VALUES (3)", "XA END 'one'")
-	writing := session("BEGIN", "UPDATE mysql.o SET a = a + 10 WHERE a = 1")
-	var kind, name, status string
-	if err := own.root.QueryRowContext(t.Context(), "SHOW ENGINE INNODB STATUS").Scan(&kind, &name, &status); err != nil {
-		t.Fatal(err)
-	}
-	open := mariadb.OpenTransactions(status)
-	for id, want := range map[string]bool{idle: false, committed: false, prepared: true, writing: true} {
-		if open[id] != want {
-			t.Errorf("connection %s: open %v, want %v, of %v", id, open[id], want, open)
+	for _, c := range []struct {
+		noted string
+		table []map[string]string
+		want  string
+	}{
+		{"0-1-1610", []map[string]string{row("0", "1", "1611"), row("0", "1", "1612")}, "0-1-1612"},
+		{"0-1-1612", []map[string]string{row("0", "1", "1611"), row("0", "1", "1612")}, "0-1-1612"},
+		{"0-1-9,1-2-7", []map[string]string{row("1", "3", "8"), row("0", "1", "9")}, "0-1-9,1-3-8"},
+		{"0-1-9", nil, "0-1-9"},
+		{"0-1-9", []map[string]string{row("5", "1", "10")}, "0-1-9"},
+		// Rows of another engine's table are noted, and not in this one.
+		{"0-1-9", []map[string]string{row("0", "1", "8")}, "0-1-9"},
+	} {
+		if got := mariadb.CommittedPosition(c.noted, c.table); got != c.want {
+			t.Errorf("%s and %v: %s, want %s", c.noted, c.table, got, c.want)
 		}
 	}
 }
