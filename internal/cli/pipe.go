@@ -139,6 +139,15 @@ func (p *Pipe) fed() bool {
 	return err == nil && pipe
 }
 
+// isPipe says whether another process is at the other end.
+func isPipe(f *os.File) (bool, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	return st.Mode()&(os.ModeNamedPipe|os.ModeSocket) != 0, nil
+}
+
 // moved says that a read or write goes on.
 func (p *Pipe) moved() { p.steps.Add(1) }
 

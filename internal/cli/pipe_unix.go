@@ -13,15 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// isPipe says whether another process is at the other end.
-func isPipe(f *os.File) (bool, error) {
-	st, err := f.Stat()
-	if err != nil {
-		return false, err
-	}
-	return st.Mode()&(os.ModeNamedPipe|os.ModeSocket) != 0, nil
-}
-
 // pollSlice is how soon a read that waits notices that its context has ended.
 const pollSlice = 100 // milliseconds
 
