@@ -3,7 +3,6 @@ package mariadb
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -85,11 +84,7 @@ func (b *backup) Position(ctx context.Context) (server.Position, error) {
 	if p.Binlog == nil {
 		p.GTID = p.GTIDReplicated
 	}
-	rows, err := b.Query(ctx, "ask for the replication status", statusQuery)
-	if err != nil && !errors.Is(err, server.ErrPrivilege) {
-		return p, err
-	}
-	if p.Replication, err = sources(rows); err != nil {
+	if p.Replication, err = b.sources(ctx); err != nil {
 		return p, err
 	}
 	if len(p.Replication) > 0 {

@@ -35,6 +35,32 @@ func sources(rows []map[string]string) (list []format.ReplicationSource, err err
 	return list, nil
 }
 
+// sources asks for the sources of the server. A file position is noted a little
+// after the GTID, so it is read until it stands still for a while; nothing can
+// commit meanwhile. Without the privilege there are none.
+func (b *backup) sources(ctx context.Context) (list []format.ReplicationSource, err error) {
+	for same, began := 0, time.Now(); ; {
+		rows, err := b.Query(ctx, "ask for the replication status", statusQuery)
+		if err != nil && !errors.Is(err, server.ErrPrivilege) {
+			return nil, err
+		}
+		before := list
+		if list, err = sources(rows); err != nil {
+			return nil, err
+		}
+		byFile := slices.ContainsFunc(list, func(s format.ReplicationSource) bool { return !s.GTID })
+		if same++; !slices.Equal(list, before) {
+			same = 0
+		}
+		if !byFile || same == stillReads || time.Since(began) > notedLimit {
+			return list, nil
+		}
+		if err := wait(ctx, stillPause); err != nil {
+			return nil, err
+		}
+	}
+}
+
 // settled are how the states begin of a replication thread that has nothing
 // committed and not noted: it waits for work, or before its next commit.
 var settled = []string{
@@ -53,6 +79,9 @@ const (
 	settleLimit = 200 * time.Millisecond
 	notedLimit  = 3 * time.Second
 	settlePause = 5 * time.Millisecond
+	// A file position counts when so many reads in a row, so far apart, agree.
+	stillReads = 4
+	stillPause = 25 * time.Millisecond
 )
 
 // SettleReplication waits, for a moment only, until the replication threads are in
