@@ -71,19 +71,46 @@ func comparePeer(t *testing.T, what string, s []byte) {
 // refresh is a file that is not in the backup.
 const refresh = "refresh"
 
-// forPeer puts a file with content behind the last rename. mbstream 10.11.19
-// reads the new name into the buffer of the payload before, whose checksum it
-// compares again at the end of an empty file: it refuses many a stream of its
-// own mariabackup, where log tables are the next files, and empty.
-func forPeer(t *testing.T, s []byte) []byte {
+// forPeer spares mbstream 10.11.19 what it does not take from its own
+// mariabackup. It reads the new name of a rename into the buffer of the payload
+// before, whose checksum it compares again at the end of an empty file: log
+// tables are often the next files, and empty, so a file with content is put
+// behind the last rename. And an empty file that is sent again has no chunk
+// that says so: it is left out.
+func forPeer(t *testing.T, s []byte) (out []byte) {
 	t.Helper()
-	at := 0
-	for _, c := range chunks(t, s) {
+	all := chunks(t, s)
+	last := -1
+	for i, c := range all {
 		if c.typ == 'R' {
-			at = c.end
+			last = i
 		}
 	}
-	return bytes.Join([][]byte{s[:at], stream{}.file(refresh, "x"), s[at:]}, nil)
+	there, open := map[string]bool{}, map[string]bool{}
+	for i, c := range all {
+		switch c.typ {
+		case 'R':
+			if there[c.path] {
+				delete(there, c.path)
+				there[c.to] = true
+			}
+		case 'D':
+			delete(there, c.path)
+		case 'E':
+			if !open[c.path] && there[c.path] {
+				continue
+			}
+			delete(open, c.path)
+			there[c.path] = true
+		default:
+			open[c.path] = true
+		}
+		out = append(out, s[c.at:c.end]...)
+		if i == last {
+			out = append(out, stream{}.file(refresh, "x")...)
+		}
+	}
+	return out
 }
 
 // refused: mariabackup ends the stream of a backup that failed between two

@@ -361,8 +361,16 @@ func (r *Reader) sparse(h head) error {
 	return r.begin(h, p, runs, crc32.ChecksumIEEE(raw))
 }
 
-// end closes a file. An empty one has no other chunk.
+// end closes a file. An empty one has no other chunk, and so no flag when
+// mariabackup sends it again: nothing tells that from a chunk that came twice,
+// and a file that has data keeps them.
 func (r *Reader) end(h head) error {
+	if r.open[r.path] == nil && r.tree.has(r.path) && !h.rewrite() {
+		if r.tree.size(r.path) > 0 {
+			return r.damaged(errors.New("two files have this name, and the second is empty: mariabackup writes such a stream when a table is emptied while it runs, and mbstream refuses it as well; take another backup"))
+		}
+		return nil
+	}
 	f, err := r.current(h)
 	if err != nil {
 		return err

@@ -79,6 +79,7 @@ func TestReaderBeyondMbstream(t *testing.T) {
 		{"sparse without a map", stream{}.sparse("a", 0, "").end("a"), map[string]string{"a": ""}},
 		{"unknown, ignorable", stream{}.file("a", "x").data(1, 'Z', "/../u", 7, "zz").file("b", "y"), map[string]string{"a": "x", "b": "y"}},
 		{"names as find prints them", stream{}.file("./d/a", "x"), map[string]string{"d/a": "x"}},
+		{"an empty file sent again", stream{}.end("a").file("b", "x").end("a"), map[string]string{"a": "", "b": "x"}},
 		{"renamed, then an empty file", stream{}.file("a", "x").rename("a", "b").end("c"), map[string]string{"b": "x", "c": ""}},
 		{"renamed into a new directory", stream{}.file("a", "x").rename("a", "d/b"), map[string]string{"d/b": "x"}},
 	} {
@@ -134,7 +135,7 @@ func TestReaderRefusesHostileStreams(t *testing.T) {
 		{"data missing", "data at offset 2, expected 1", a.payload("b", 0, "x").payload("b", 2, "x")},
 		{"again, not from the start", "data at offset 8, expected 0", a.data(2, 'P', "a", 8, "x")},
 		{"same name twice", "two files have this name", append(a, a...)},
-		{"same name twice, empty", "two files have this name", a.end("a")},
+		{"same name twice, empty", "the second is empty", a.end("a")},
 		{"same name twice, ./", "two files have this name", a.file("./a", "x")},
 		{"seek in a closed file", "two files have this name", a.seek("a", 0).end("a")},
 		{"seek to 2^63", "over the limit", a.seek("b", 1<<63).end("b")},
@@ -363,6 +364,7 @@ type chunk struct {
 	at, end int
 	typ     byte
 	path    string
+	to      string // of a rename
 }
 
 // chunks is a second reading of the format, which knows no bounds.
@@ -379,7 +381,9 @@ func chunks(t testing.TB, s []byte) (all []chunk) {
 		case 'P':
 			end += 20 + int(le.Uint64(s[end:]))
 		case 'R':
-			end += 4 + int(le.Uint32(s[end:]))
+			n := int(le.Uint32(s[end:]))
+			c.to = string(s[end+4 : end+4+n])
+			end += 4 + n
 		case 'S':
 			end += 8
 		}

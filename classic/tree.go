@@ -54,6 +54,9 @@ func (t *tree) name(no format.FileNo, p string) error {
 // has says whether a file bears that name.
 func (t *tree) has(p string) bool { return t.byPath[p] != 0 }
 
+// size gives the bytes of a file that has that name and is closed.
+func (t *tree) size(p string) int64 { return t.files[t.byPath[p]-1].size }
+
 // remove takes a file away, if there is one: mariabackup removes files of
 // dropped tables whether it had sent them or not.
 func (t *tree) remove(p string) {
