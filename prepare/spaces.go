@@ -282,10 +282,8 @@ func empty(path string) error {
 func localName(name string) (string, bool) {
 	name = strings.ReplaceAll(name, "\\", "/")
 	file, db := path.Base(name), path.Base(path.Dir(name))
-	if !strings.HasSuffix(file, ".ibd") || db == "." || db == ".." || db == "/" || strings.ContainsRune(name, 0) {
-		return "", false
-	}
-	return db + "/" + file, true
+	local := db + "/" + file
+	return local, strings.HasSuffix(file, ".ibd") && format.CheckPath(local) == nil
 }
 
 // leftover says whether a name is that of a table an ALTER was building or
