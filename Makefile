@@ -15,7 +15,7 @@ TEST := go test -p 2 -timeout 45m
 # What runs in many goroutines. Left out are sweeps over damage, which take
 # minutes under the race detector and start the same goroutines as the others,
 # and more page sizes of the same recovery.
-CONCURRENT := ./format ./extract ./redotail/... ./chunker/... ./server/... ./prepare/... ./internal/innodb/...
+CONCURRENT := ./format ./extract ./redotail ./chunker ./server/... ./prepare ./internal/backup ./internal/mariadb/... ./internal/innodb/...
 RACE_SKIP := TestSelectionOfDamagedArchive|TestErrorBelowTheEncryptionIsNotCalledDamage|TestCutSealedArchiveIsRefused|TestPeer/(16k,_crc32|4k|8k|32k|64k)|TestRun/damage
 
 .PHONY: help setup build cross demo test race fuzz bench lint check repeat peer replicas storm storm-inner storm-peer faults soak fuzz-long

@@ -14,9 +14,9 @@ import (
 	"time"
 
 	"github.com/xbstream/xbstream/chunker"
-	"github.com/xbstream/xbstream/chunker/mariadb"
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
+	mariadb "github.com/xbstream/xbstream/internal/mariadb/files"
 	"github.com/xbstream/xbstream/internal/servertest"
 )
 

@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"github.com/xbstream/xbstream/format"
-	"github.com/xbstream/xbstream/internal/innodb/mariadb"
+	mariadb "github.com/xbstream/xbstream/internal/mariadb/redo"
 )
 
 // P3 when the machine fails while tables go to another disk: whenever that is,

@@ -9,11 +9,9 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"strings"
 	"syscall"
 
 	"github.com/xbstream/xbstream/format"
-	"github.com/xbstream/xbstream/internal/innodb/mariadb"
 )
 
 // assemble compares the manifest with what arrived and gives every file its
@@ -235,28 +233,25 @@ func (a *assembly) complete(m *format.Manifest) error {
 
 // redoLog puts the head in front of the joined redo and the log in its place.
 func (a *assembly) redoLog(m *format.Manifest) error {
-	redo := m.Backup.Redo
-	enc, err := mariadb.ParseEncryption(redo.Encryption)
+	head, err := a.t.opt.RedoHead(m.Backup)
+	if errors.Is(err, format.ErrUnsupported) {
+		return err
+	}
 	if err != nil {
 		return incomplete("%w", err)
 	}
-	start := mariadb.Checkpoint{LSN: redo.CheckpointLSN, EndLSN: redo.CheckpointEndLSN}
+	if len(head) > RedoStart {
+		return fmt.Errorf("the head of the redo log has %d bytes, there is room for %d", len(head), RedoStart)
+	}
 	f, err := a.t.stage.OpenFile(redoPart, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteAt(mariadb.LinearHead(backupCreator(m.Backup.Server.Version), enc, start), 0)
+	_, err = f.WriteAt(head, 0)
 	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("write redo: %w", err)
 	}
 	return a.t.stage.Rename(redoPart, treeDir+"/"+logName)
-}
-
-// backupCreator is the creator string by which a server knows that it starts
-// from a backup: the plain version, without the suffix of the distribution.
-func backupCreator(version string) string {
-	v, _, _ := strings.Cut(version, "-")
-	return "Backup " + v
 }
 
 func (a *assembly) infoFiles(m *format.Manifest) error {

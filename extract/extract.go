@@ -16,7 +16,11 @@ import (
 // ManifestName is the manifest's name in the restored directory.
 const ManifestName = "xbstream_manifest.json"
 
-// Options of Extract. Only Dir is required.
+// RedoStart is the offset in the log of a restored backup of the first byte of its
+// redo. In front of it is a head that the family of the server knows.
+const RedoStart = 0x3000
+
+// Options of Extract. Only Dir is required, and RedoHead for backups.
 type Options struct {
 	// Dir is the target. It is made if it does not exist.
 	Dir string
@@ -35,11 +39,15 @@ type Options struct {
 	Prepare func(ctx context.Context, dir string) error
 	// Redo, if set, is called when the first redo of a backup arrives, with the
 	// LSN of its first byte and a handle of its own on the log in the making,
-	// which it closes: redo starts at offset mariadb.StartOffset, what is in
+	// which it closes: redo starts at offset RedoStart, what is in
 	// front of it is not there yet. The function it returns is called whenever
 	// more was written, with the LSN after it; it should not wait. All calls
 	// come one after the other, and before that of Prepare.
 	Redo func(log *os.File, first format.LSN) (arrived func(end format.LSN))
+	// RedoHead makes what stands in front of the redo of a backup, at most
+	// RedoStart bytes. Its error is format.ErrUnsupported, or
+	// says that the manifest is damaged.
+	RedoHead func(b *format.Backup) ([]byte, error)
 	// Only, if set, says which files are restored, by final path, with what
 	// they need: see Choice. The others are left out, and the manifest in the
 	// target says so. Directories are made for the files only.

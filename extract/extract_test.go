@@ -18,7 +18,7 @@ import (
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/format/formattest"
-	"github.com/xbstream/xbstream/internal/innodb/mariadb"
+	mariadb "github.com/xbstream/xbstream/internal/mariadb/redo"
 )
 
 func check(t testing.TB, err error) {
@@ -142,7 +142,7 @@ func TestExtractRestoresTheTree(t *testing.T) {
 	a := s.archive(t)
 	for _, j := range []int{1, 2, 8, 300} {
 		dir := filepath.Join(t.TempDir(), "new")
-		rep, err := Extract(t.Context(), Stream(bytes.NewReader(a), 2), Options{Dir: dir, Parallel: j})
+		rep, err := Extract(t.Context(), Stream(bytes.NewReader(a), 2), Options{RedoHead: redoHead, Dir: dir, Parallel: j})
 		check(t, err)
 		if rep.Files != len(s.files) {
 			t.Errorf("-j %d: %d files reported, want %d", j, rep.Files, len(s.files))
@@ -176,7 +176,7 @@ func TestCutArchiveLeavesNothing(t *testing.T) {
 		if n%2 == 0 {
 			dir = filepath.Join(parent, "new")
 		}
-		_, err := Extract(t.Context(), Stream(bytes.NewReader(a[:n]), 2), Options{Dir: dir})
+		_, err := Extract(t.Context(), Stream(bytes.NewReader(a[:n]), 2), Options{RedoHead: redoHead, Dir: dir})
 		if !errors.Is(err, format.ErrDamaged) {
 			t.Fatalf("cut after %d of %d bytes: error %v, want ErrDamaged", n, len(a), err)
 		}
@@ -210,7 +210,7 @@ func TestTargetIsRefusedBeforeReading(t *testing.T) {
 		"below a file":        filepath.Join(file, "x"),
 		"not empty, trailing": filepath.Dir(file) + "/",
 	} {
-		if _, err := Extract(t.Context(), Stream(noRead{t}, 2), Options{Dir: dir}); !errors.Is(err, ErrTarget) {
+		if _, err := Extract(t.Context(), Stream(noRead{t}, 2), Options{RedoHead: redoHead, Dir: dir}); !errors.Is(err, ErrTarget) {
 			t.Errorf("%s: error %v, want ErrTarget", name, err)
 		}
 	}
@@ -220,14 +220,14 @@ func TestIntoNonEmptyRefusesCollisions(t *testing.T) {
 	s := source{files: map[string]string{"a": "new", "b": "new"}}
 	dir := t.TempDir()
 	check(t, os.WriteFile(filepath.Join(dir, "log"), []byte("old"), 0o600))
-	_, err := Extract(t.Context(), Stream(bytes.NewReader(s.archive(t)), 2), Options{Dir: dir, IntoNonEmpty: true})
+	_, err := Extract(t.Context(), Stream(bytes.NewReader(s.archive(t)), 2), Options{RedoHead: redoHead, Dir: dir, IntoNonEmpty: true})
 	check(t, err)
 	if got := tree(t, dir); got["a"] != "new" || got["log"] != "old" {
 		t.Errorf("got %v", got)
 	}
 	dir = t.TempDir()
 	check(t, os.WriteFile(filepath.Join(dir, "b"), []byte("old"), 0o600))
-	_, err = Extract(t.Context(), Stream(bytes.NewReader(s.archive(t)), 2), Options{Dir: dir, IntoNonEmpty: true})
+	_, err = Extract(t.Context(), Stream(bytes.NewReader(s.archive(t)), 2), Options{RedoHead: redoHead, Dir: dir, IntoNonEmpty: true})
 	if got := tree(t, dir); !errors.Is(err, ErrTarget) || len(got) != 2 || got["b"] != "old" {
 		t.Errorf("collision: error %v, left %v", err, got)
 	}
@@ -237,7 +237,7 @@ func TestUnfinishedExtractionIsRemovedOnRequest(t *testing.T) {
 	dir := t.TempDir()
 	check(t, os.MkdirAll(filepath.Join(dir, partialPrefix+"x", "tree", "mysql"), 0o700))
 	s := source{files: map[string]string{"a": "new"}}
-	_, err := Extract(t.Context(), Stream(bytes.NewReader(s.archive(t)), 2), Options{Dir: dir, RemovePartial: true})
+	_, err := Extract(t.Context(), Stream(bytes.NewReader(s.archive(t)), 2), Options{RedoHead: redoHead, Dir: dir, RemovePartial: true})
 	check(t, err)
 	if got := tree(t, dir); len(got) != 3 || got["a"] != "new" {
 		t.Errorf("got %v", got)
@@ -252,7 +252,7 @@ func TestExtractionKilledWhilePublishing(t *testing.T) {
 	check(t, os.MkdirAll(filepath.Join(stage, treeDir), 0o700))
 	check(t, os.WriteFile(filepath.Join(stage, publishPart), []byte("a\nb\nibdata1\n"), 0o600))
 	check(t, os.Mkdir(filepath.Join(dir, "a"), 0o700))
-	opt := Options{Dir: dir}
+	opt := Options{RedoHead: redoHead, Dir: dir}
 	if err := CheckTarget(opt); !errors.Is(err, ErrTarget) {
 		t.Errorf("half published: %v, want ErrTarget", err)
 	}
@@ -293,7 +293,7 @@ func TestManifestThatDisagreesIsRefused(t *testing.T) {
 	} {
 		s := source{files: map[string]string{"a": "one", "b": "two!"}, manifest: change}
 		parent := t.TempDir()
-		_, err := Extract(t.Context(), Stream(bytes.NewReader(s.archive(t)), 2), Options{Dir: filepath.Join(parent, "new")})
+		_, err := Extract(t.Context(), Stream(bytes.NewReader(s.archive(t)), 2), Options{RedoHead: redoHead, Dir: filepath.Join(parent, "new")})
 		if err == nil {
 			t.Errorf("%s: no error", name)
 		}
@@ -320,7 +320,7 @@ func backupOf(redo []byte) source {
 func TestRedoBecomesALinearLog(t *testing.T) {
 	redo := bytes.Repeat([]byte("redo"), 100)
 	dir := filepath.Join(t.TempDir(), "new")
-	_, err := Extract(t.Context(), Stream(bytes.NewReader(backupOf(redo).archive(t)), 2), Options{Dir: dir})
+	_, err := Extract(t.Context(), Stream(bytes.NewReader(backupOf(redo).archive(t)), 2), Options{RedoHead: redoHead, Dir: dir})
 	check(t, err)
 	got := tree(t, dir)
 	log := []byte(got["ib_logfile0"])
@@ -370,7 +370,7 @@ func TestRedoCanBeReadAsItArrives(t *testing.T) {
 		return nil
 	}
 	_, err := Extract(t.Context(), Stream(bytes.NewReader(backupOf(redo).archive(t)), 2),
-		Options{Dir: filepath.Join(t.TempDir(), "new"), Redo: follow, Prepare: prepare})
+		Options{RedoHead: redoHead, Dir: filepath.Join(t.TempDir(), "new"), Redo: follow, Prepare: prepare})
 	check(t, err)
 	if len(ends) == 0 {
 		t.Error("told of nothing")
@@ -389,7 +389,7 @@ func TestRedoThatDoesNotJoinIsRefused(t *testing.T) {
 		s := backupOf(redo)
 		s.manifest = func(m *format.Manifest) { b := *m.Backup; change(&b.Redo); m.Backup = &b }
 		parent := t.TempDir()
-		_, err := Extract(t.Context(), Stream(bytes.NewReader(s.archive(t)), 2), Options{Dir: filepath.Join(parent, "new")})
+		_, err := Extract(t.Context(), Stream(bytes.NewReader(s.archive(t)), 2), Options{RedoHead: redoHead, Dir: filepath.Join(parent, "new")})
 		if err == nil {
 			t.Errorf("%s: no error", name)
 		}
@@ -405,7 +405,7 @@ func TestPrepareRunsBeforePublishing(t *testing.T) {
 	parent := t.TempDir()
 	dir := filepath.Join(parent, "new")
 	boom := errors.New("boom")
-	_, err := Extract(t.Context(), Stream(bytes.NewReader(a), 2), Options{Dir: dir, Prepare: func(_ context.Context, p string) error {
+	_, err := Extract(t.Context(), Stream(bytes.NewReader(a), 2), Options{RedoHead: redoHead, Dir: dir, Prepare: func(_ context.Context, p string) error {
 		if got := tree(t, p); got["db/t.ibd"] != "table" || got["ib_logfile0"] == "" {
 			t.Errorf("prepare sees %v", got)
 		}
@@ -435,7 +435,7 @@ func TestCancelledExtractionCleansUp(t *testing.T) {
 		cancel(stop)
 	}()
 	parent := t.TempDir()
-	if _, err := Extract(ctx, Stream(pr, 2), Options{Dir: filepath.Join(parent, "new")}); !errors.Is(err, stop) {
+	if _, err := Extract(ctx, Stream(pr, 2), Options{RedoHead: redoHead, Dir: filepath.Join(parent, "new")}); !errors.Is(err, stop) {
 		t.Errorf("error %v, want stop", err)
 	}
 	if got := tree(t, parent); len(got) != 1 {
@@ -457,10 +457,10 @@ func TestOwnerAndModes(t *testing.T) {
 		dir   Owner                  // of the target
 		modes map[string]fs.FileMode // of both
 	}{
-		{Options{Dir: there}, Owner{1234, 1235}, Owner{1234, 1235}, map[string]fs.FileMode{".": 0o755}},
-		{Options{Dir: filepath.Join(t.TempDir(), "new")}, Owner{}, Owner{}, map[string]fs.FileMode{".": 0o700}},
-		{Options{Dir: filepath.Join(t.TempDir(), "new"), Owner: &Owner{1236, 1237}}, Owner{1236, 1237}, Owner{1236, 1237}, map[string]fs.FileMode{".": 0o700}},
-		{Options{Dir: t.TempDir(), Owner: &Owner{1236, 1237}}, Owner{1236, 1237}, Owner{}, nil},
+		{Options{RedoHead: redoHead, Dir: there}, Owner{1234, 1235}, Owner{1234, 1235}, map[string]fs.FileMode{".": 0o755}},
+		{Options{RedoHead: redoHead, Dir: filepath.Join(t.TempDir(), "new")}, Owner{}, Owner{}, map[string]fs.FileMode{".": 0o700}},
+		{Options{RedoHead: redoHead, Dir: filepath.Join(t.TempDir(), "new"), Owner: &Owner{1236, 1237}}, Owner{1236, 1237}, Owner{1236, 1237}, map[string]fs.FileMode{".": 0o700}},
+		{Options{RedoHead: redoHead, Dir: t.TempDir(), Owner: &Owner{1236, 1237}}, Owner{1236, 1237}, Owner{}, nil},
 	} {
 		_, err := Extract(t.Context(), Stream(bytes.NewReader(s.archive(t)), 2), row.opt)
 		check(t, err)
@@ -479,3 +479,6 @@ func TestOwnerAndModes(t *testing.T) {
 		}
 	}
 }
+
+// redoHead is a family's, which the rooms know nothing of.
+var redoHead = mariadb.BackupHead

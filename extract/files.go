@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/xbstream/xbstream/format"
-	"github.com/xbstream/xbstream/internal/innodb/mariadb"
 	"github.com/xbstream/xbstream/internal/innodb/sparse"
 )
 
@@ -352,7 +351,7 @@ func (w *redoWriter) write(f *format.Frame) error {
 			return err
 		}
 	}
-	if _, err := w.f.WriteAt(f.Bytes(), mariadb.StartOffset+int64(f.Pos-w.first)); err != nil {
+	if _, err := w.f.WriteAt(f.Bytes(), RedoStart+int64(f.Pos-w.first)); err != nil {
 		return fmt.Errorf("write redo: %w", err)
 	}
 	w.arrived(format.LSN(f.Pos) + format.LSN(f.Len))

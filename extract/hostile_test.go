@@ -20,7 +20,7 @@ import (
 func refused(t *testing.T, what string, a []byte) error {
 	t.Helper()
 	parent := t.TempDir()
-	_, err := Extract(t.Context(), Stream(bytes.NewReader(a), 2), Options{Dir: filepath.Join(parent, "new")})
+	_, err := Extract(t.Context(), Stream(bytes.NewReader(a), 2), Options{RedoHead: redoHead, Dir: filepath.Join(parent, "new")})
 	if err == nil {
 		t.Errorf("%s: extracted", what)
 	}
@@ -51,7 +51,7 @@ func TestGoodVectorsExtract(t *testing.T) {
 	for name, files := range map[string]int{"three-files": 3, "backup": 2, "zstd": 1} {
 		a, err := os.ReadFile("../format/testdata/v1-" + name + ".xb")
 		check(t, err)
-		rep, err := Extract(t.Context(), Stream(bytes.NewReader(a), 2), Options{Dir: filepath.Join(t.TempDir(), "new")})
+		rep, err := Extract(t.Context(), Stream(bytes.NewReader(a), 2), Options{RedoHead: redoHead, Dir: filepath.Join(t.TempDir(), "new")})
 		check(t, err)
 		if rep.Files != files {
 			t.Errorf("%s: %d files, want %d", name, rep.Files, files)
@@ -150,7 +150,7 @@ func dirEntry(path string) format.File {
 func TestCaseClash(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
 	s := source{files: map[string]string{"A": "one", "a": "two"}}
-	_, err := Extract(t.Context(), Stream(bytes.NewReader(s.archive(t)), 2), Options{Dir: dir})
+	_, err := Extract(t.Context(), Stream(bytes.NewReader(s.archive(t)), 2), Options{RedoHead: redoHead, Dir: dir})
 	if _, aerr := os.Stat(filepath.Join(dir, "..", "NEW")); aerr == nil { // case does not matter here
 		if err == nil {
 			t.Error("one file took the place of the other")
@@ -171,7 +171,7 @@ func TestLinksInTheTargetAreNotFollowed(t *testing.T) {
 		outside, dir := t.TempDir(), t.TempDir()
 		check(t, os.WriteFile(filepath.Join(outside, "kept"), []byte("kept"), 0o600))
 		check(t, os.Symlink(outside, filepath.Join(dir, link)))
-		opt := Options{Dir: dir, IntoNonEmpty: true, RemovePartial: true}
+		opt := Options{RedoHead: redoHead, Dir: dir, IntoNonEmpty: true, RemovePartial: true}
 		_, err := Extract(t.Context(), Stream(bytes.NewReader(a), 2), opt)
 		if removed := strings.HasPrefix(link, partialPrefix); removed != (err == nil) {
 			t.Errorf("link %q: error %v", link, err)
@@ -191,8 +191,8 @@ func TestTwoExtractionsIntoOneTarget(t *testing.T) {
 	a := ordinary().archive(t)
 	dir := filepath.Join(t.TempDir(), "new")
 	var second, third error
-	opt := Options{Dir: dir, Prepare: func(ctx context.Context, _ string) error {
-		again := Options{Dir: dir, IntoNonEmpty: true, RemovePartial: true}
+	opt := Options{RedoHead: redoHead, Dir: dir, Prepare: func(ctx context.Context, _ string) error {
+		again := Options{RedoHead: redoHead, Dir: dir, IntoNonEmpty: true, RemovePartial: true}
 		second = CheckTarget(again)
 		_, third = Extract(ctx, Stream(bytes.NewReader(a), 2), again)
 		return nil
@@ -208,7 +208,7 @@ func TestTwoExtractionsIntoOneTarget(t *testing.T) {
 		t.Errorf("%d entries of %d files", len(got), rep.Files)
 	}
 	// It is free again.
-	if err := CheckTarget(Options{Dir: dir, IntoNonEmpty: true}); err != nil {
+	if err := CheckTarget(Options{RedoHead: redoHead, Dir: dir, IntoNonEmpty: true}); err != nil {
 		t.Error(err)
 	}
 }
@@ -229,7 +229,7 @@ func TestTimesAreRestored(t *testing.T) {
 		}
 		s.manifest = old
 		dir := filepath.Join(t.TempDir(), "new")
-		_, err := Extract(t.Context(), Stream(bytes.NewReader(s.archive(t)), 2), Options{Dir: dir})
+		_, err := Extract(t.Context(), Stream(bytes.NewReader(s.archive(t)), 2), Options{RedoHead: redoHead, Dir: dir})
 		check(t, err)
 		for _, p := range []string{"d", "d/f"} {
 			st, err := os.Stat(filepath.Join(dir, p))

@@ -45,7 +45,7 @@ func TestMappedTables(t *testing.T) {
 			s.late = late
 			dir, disk := filepath.Join(t.TempDir(), "new"), otherDisk(t)
 			far := filepath.Join(disk, "far")
-			opt := Options{Dir: dir, Mappings: []Mapping{{"/disk/1", far}}}
+			opt := Options{RedoHead: redoHead, Dir: dir, Mappings: []Mapping{{"/disk/1", far}}}
 			want := map[string]string{"./": "", "db/": "", "db/far.ibd": s.files["db/far.ibd"], "deep/": "", "deep/db/": "", "deep/db/far2.ibd": "second"}
 			if deep { // the deepest counts, wherever it stands
 				opt.Mappings = append(opt.Mappings, Mapping{"/disk/1/deep", filepath.Join(disk, "2")})
@@ -130,7 +130,7 @@ func TestFailedMappingLeavesNothing(t *testing.T) {
 			c.mappings = []Mapping{far}
 		}
 		parent := t.TempDir()
-		opt := Options{Dir: filepath.Join(parent, "new"), RemovePartial: true}
+		opt := Options{RedoHead: redoHead, Dir: filepath.Join(parent, "new"), RemovePartial: true}
 		for _, m := range c.mappings {
 			opt.Mappings = append(opt.Mappings, Mapping{m.Old, filepath.Join(parent, m.New)})
 		}
@@ -176,7 +176,7 @@ func TestMappingIsRefusedBeforeReading(t *testing.T) {
 	check(t, os.Mkdir(filepath.Join(partial, partialPrefix+"x"), 0o700))
 	for name, dir := range map[string]string{"not empty": full, "a link": linked, "unfinished": partial, "a file": filepath.Join(outside, "kept")} {
 		parent := t.TempDir()
-		opt := Options{Dir: filepath.Join(parent, "new"), Mappings: []Mapping{{"/disk/1", dir}}}
+		opt := Options{RedoHead: redoHead, Dir: filepath.Join(parent, "new"), Mappings: []Mapping{{"/disk/1", dir}}}
 		for _, err := range []error{CheckTarget(opt), extractOf(t, noRead{t}, opt)} {
 			if !errors.Is(err, ErrTarget) || !strings.Contains(err.Error(), dir) {
 				t.Errorf("%s: error %v, want ErrTarget and %s", name, err, dir)
@@ -187,7 +187,7 @@ func TestMappingIsRefusedBeforeReading(t *testing.T) {
 		}
 	}
 	// A collision is one, whatever has the name.
-	opt := Options{Dir: filepath.Join(t.TempDir(), "new"), Mappings: []Mapping{{"/disk/1", linked}}, IntoNonEmpty: true}
+	opt := Options{RedoHead: redoHead, Dir: filepath.Join(t.TempDir(), "new"), Mappings: []Mapping{{"/disk/1", linked}}, IntoNonEmpty: true}
 	if err := extractOf(t, bytes.NewReader(scattered().archive(t)), opt); !errors.Is(err, ErrTarget) {
 		t.Errorf("into a directory with a link: %v, want ErrTarget", err)
 	}
@@ -232,7 +232,7 @@ func TestMappingKilledWhilePublishing(t *testing.T) {
 		}
 		// The new extraction goes somewhere else, or the target would be
 		// refused first.
-		opt := Options{Dir: dir, Mappings: []Mapping{{"/disk/1", far}}}
+		opt := Options{RedoHead: redoHead, Dir: dir, Mappings: []Mapping{{"/disk/1", far}}}
 		if !c.cleared {
 			opt.Dir = filepath.Join(parent, "new")
 		}

@@ -14,8 +14,8 @@ import (
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
-	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
-	"github.com/xbstream/xbstream/prepare/mariadb"
+	"github.com/xbstream/xbstream/internal/mariadb/apply"
+	"github.com/xbstream/xbstream/internal/mariadb/redo"
 )
 
 // PageError says at which page recovery failed.
@@ -312,13 +312,13 @@ func (w *worker) applyPage(t *tablespace, p pageChain, page []byte) (changed boo
 			return false, fail(0, fmt.Errorf("its LSN %v is after the backup's end %v: %w", have, w.end, ErrDamaged))
 		}
 	}
-	target := mariadb.Target{Space: t.id, Page: p.key.page(), Zip: t.pages.Zip}
+	target := apply.Target{Space: t.id, Page: p.key.page(), Zip: t.pages.Zip}
 	last, records := format.LSN(0), 0
 	for ; ok; r, ok = rest.next() {
 		if r.start < have {
 			continue
 		}
-		n, err := mariadb.Apply(page, target, r.records)
+		n, err := apply.Apply(page, target, r.records)
 		if err != nil {
 			return false, fail(r.at, fmt.Errorf("%w: %w", err, ErrDamaged))
 		}
@@ -448,7 +448,7 @@ func (p *preparation) learnFormat(t *tablespace) error {
 		return fail(fmt.Errorf("its redo does not start with INIT_PAGE: %w", ErrIncomplete))
 	}
 	for ok := true; ok; r, ok = rest.next() {
-		if _, err := mariadb.Apply(page, mariadb.Target{Space: t.id}, r.records); err != nil {
+		if _, err := apply.Apply(page, apply.Target{Space: t.id}, r.records); err != nil {
 			return fail(fmt.Errorf("LSN %v: %w: %w", r.at, err, ErrDamaged))
 		}
 	}

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/xbstream/xbstream/format"
-	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
+	"github.com/xbstream/xbstream/internal/mariadb/redo"
 )
 
 // G4: a log with a WRITE to the binary log in InnoDB is refused by that name.

@@ -7,7 +7,7 @@ import (
 	"sync"
 
 	"github.com/xbstream/xbstream/format"
-	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
+	"github.com/xbstream/xbstream/internal/mariadb/redo"
 )
 
 // Feed reads a log while it still arrives, checks it and gathers the first

@@ -16,7 +16,7 @@ import (
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
-	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
+	"github.com/xbstream/xbstream/internal/mariadb/redo"
 )
 
 // A made backup is a directory with a manifest and a log, small enough to say in

@@ -7,8 +7,8 @@ import (
 	"math"
 
 	"github.com/xbstream/xbstream/format"
-	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
-	"github.com/xbstream/xbstream/prepare/mariadb"
+	"github.com/xbstream/xbstream/internal/mariadb/apply"
+	"github.com/xbstream/xbstream/internal/mariadb/redo"
 )
 
 // gatherer reads redo and keeps what applying needs: the runs of the batch at
@@ -240,7 +240,7 @@ func (g *gatherer) takeRun(r run, kind redo.RecordType, body []byte, keep bool) 
 		return err
 	}
 	void, add := kind == redo.FreePage || kind == redo.InitPage, kind != redo.FreePage
-	if kind == redo.Extended && mariadb.TrimPages(payload) {
+	if kind == redo.Extended && apply.TrimPages(payload) {
 		add = false
 		if !g.surveyed {
 			h := g.history(key.space())

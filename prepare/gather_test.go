@@ -5,8 +5,8 @@ import (
 	"testing"
 
 	"github.com/xbstream/xbstream/format"
-	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
-	"github.com/xbstream/xbstream/prepare/mariadb"
+	"github.com/xbstream/xbstream/internal/mariadb/apply"
+	"github.com/xbstream/xbstream/internal/mariadb/redo"
 )
 
 // newGatherer returns one with room for mem bytes of runs, in a log that starts at
@@ -186,7 +186,7 @@ func FuzzGather(f *testing.F) {
 				if !bytes.Contains(records, r.records) {
 					t.Fatalf("run %x is not in %x", r.records, records)
 				}
-				if _, err := mariadb.Apply(page, mariadb.Target{Space: k.space(), Page: k.page()}, r.records); err != nil {
+				if _, err := apply.Apply(page, apply.Target{Space: k.space(), Page: k.page()}, r.records); err != nil {
 					break
 				}
 			}

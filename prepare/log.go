@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/xbstream/xbstream/format"
-	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
+	"github.com/xbstream/xbstream/internal/mariadb/redo"
 )
 
 // redoLog is the linear log of a backup: its payload starts at the checkpoint,

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/xbstream/xbstream/format"
-	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
+	"github.com/xbstream/xbstream/internal/mariadb/redo"
 )
 
 // Names in redo are those of the source, and of whoever wrote the log.

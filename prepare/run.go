@@ -15,7 +15,7 @@ import (
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
-	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
+	"github.com/xbstream/xbstream/internal/mariadb/redo"
 )
 
 // preparation is one Run.

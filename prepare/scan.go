@@ -9,7 +9,7 @@ import (
 	"sync"
 
 	"github.com/xbstream/xbstream/format"
-	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
+	"github.com/xbstream/xbstream/internal/mariadb/redo"
 )
 
 // mtr is a mini-transaction whose framing and checksum were checked. It is

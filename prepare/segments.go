@@ -9,7 +9,7 @@ import (
 	"sync"
 	"syscall"
 
-	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
+	"github.com/xbstream/xbstream/internal/mariadb/redo"
 )
 
 // segments are the pieces of a log that are in memory. They are mapped, not

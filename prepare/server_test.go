@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"github.com/xbstream/xbstream/format"
-	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
+	"github.com/xbstream/xbstream/internal/mariadb/redo"
 )
 
 func TestWithServer(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
-	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
+	"github.com/xbstream/xbstream/internal/mariadb/redo"
 )
 
 // This file makes sure that a server recovers from the log of a backup what the

@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/xbstream/xbstream/format"
-	redo "github.com/xbstream/xbstream/internal/innodb/mariadb"
+	"github.com/xbstream/xbstream/internal/mariadb/redo"
 )
 
 // TestHideBeforeImport: the log that a server gets has the length it had, whole

@@ -2,7 +2,7 @@
 // the server overwrites it, and keeps it until a consumer asks for it.
 //
 // A Log is a server family's log as it is being written; each family has a
-// folder of its own (redotail/mariadb). A Tailer reads a Log at its own pace
+// folder of its own (internal/mariadb/tail). A Tailer reads a Log at its own pace
 // and never waits for its consumer: what is not yet wanted lies in memory and
 // then in a file, both bounded.
 //

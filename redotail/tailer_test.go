@@ -15,9 +15,9 @@ import (
 	"time"
 
 	"github.com/xbstream/xbstream/format"
-	ondisk "github.com/xbstream/xbstream/internal/innodb/mariadb"
+	ondisk "github.com/xbstream/xbstream/internal/mariadb/redo"
+	mariadb "github.com/xbstream/xbstream/internal/mariadb/tail"
 	"github.com/xbstream/xbstream/redotail"
-	"github.com/xbstream/xbstream/redotail/mariadb"
 )
 
 const first = 50000

@@ -11,7 +11,7 @@ import (
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
-	"github.com/xbstream/xbstream/internal/innodb/mariadb"
+	mariadb "github.com/xbstream/xbstream/internal/mariadb/redo"
 )
 
 const (

@@ -2,314 +2,176 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
-	"github.com/xbstream/xbstream/chunker"
-	chunkmaria "github.com/xbstream/xbstream/chunker/mariadb"
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/backup"
 	"github.com/xbstream/xbstream/internal/cli"
-	"github.com/xbstream/xbstream/redotail"
-	"github.com/xbstream/xbstream/server"
-	servermaria "github.com/xbstream/xbstream/server/mariadb"
+	"github.com/xbstream/xbstream/internal/families"
+	"github.com/xbstream/xbstream/internal/family"
 )
 
-// backup is one run of xbsend. This file is its story, from top to bottom.
-type backup struct {
+// backUp takes the backup that the flags ask for, and says what was done.
+func backUp(ctx context.Context, f *flags, s streams, log *slog.Logger) error {
+	source, err := family.Open(ctx, f.server, log, families.All)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	o := f.options(log)
+	if f.dryRun {
+		p, err := backup.Look(ctx, source, o)
+		if err == nil {
+			sayPlan(log, p)
+		}
+		return err
+	}
+	to := &destination{f: f, s: s, log: log}
+	o.Open = to.open
+	sum, err := backup.Run(ctx, source, o)
+	if err == nil {
+		saySummary(log, sum, to.left)
+	}
+	to.stopProgress(ctx, err)
+	return err
+}
+
+// options are what the flags say of the backup.
+func (f *flags) options(log *slog.Logger) backup.Options {
+	o := backup.Options{
+		Log: log, Event: hookFromEnvironment(),
+		Paths:  f.paths,
+		Filter: f.filter, AllowMissing: f.allowMissing,
+		SlaveInfo: f.replica.slaveInfo, GaleraInfo: f.replica.galeraInfo,
+		Pause: f.replica.safe, PauseTimeout: time.Duration(f.replica.safeTimeout),
+		LockTimeout: time.Duration(f.lockTimeout), LockRetries: int64(f.lockRetries),
+		SpoolDir: f.spoolDir, SpoolLimit: int64(f.spoolLimit),
+		Parallel: int(f.parallel), Rate: int64(f.rate), Compress: format.Level(f.compress),
+		Tool: "xbsend " + version, Command: f.command,
+	}
+	if f.filter != nil {
+		o.Asked = &f.partial
+	}
+	return o
+}
+
+// destination is the way of the archive from the format's writer to the pipe.
+type destination struct {
 	f   *flags
 	s   streams
 	log *slog.Logger
 
-	started time.Time
-	server  server.Server
-	layout  server.Layout
-	bar     *cli.Progress
-	hook    hook
-	stages  []format.Stage // locks that were not granted before the backup began
-	// saidLeftOut has the paths that warnLeftOut was told of.
-	saidLeftOut sync.Map
-
-	files  chunker.Discoverer
-	copy   *chunker.Copier
-	redo   redotail.Log
-	tail   *redotail.Tailer
-	out    *format.Writer
-	seal   io.Closer   // of the encryption around it; nil without
-	left   *meter      // counts what leaves
-	gather *cli.Gather // in front of the pipe
-	// digest is the file for the digest of the archive, nil without.
-	digest *digestFile
-	// unmatched are the names of a partial backup that match nothing.
-	unmatched unmatched
-	// settled are the copies that stand for the tablespaces, once that is known.
-	settled []chunker.Result
+	io.Writer // the encryption, or left
+	seal      io.Closer
+	left      *meter      // counts what leaves
+	gather    *cli.Gather // in front of the pipe
+	pipe      *outlet
+	bar       *cli.Progress
+	digest    *digestFile // nil without
 }
 
-func (b *backup) run(ctx context.Context) error {
-	b.started = time.Now()
-	if err := b.connect(ctx); err != nil {
-		return err
-	}
-	defer b.server.Close()
-	if b.f.dryRun {
-		return b.plan(ctx)
-	}
-	// Redo is followed from a checkpoint that is older than the first page
-	// read. That order is what makes the copy recoverable: whatever happens
-	// to a page after it was read is in the redo that was taken since.
-	log, err := b.openRedo(ctx)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	b.redo = log
-	b.tail = redotail.New(log, redotail.Options{
-		SpoolDir: b.f.spoolDir, SpoolLimit: int64(b.f.spoolLimit), Log: b.log, FlushWait: b.flushWait(),
-	})
-	defer b.tail.Close()
-	if b.f.digestFile != "" {
-		if b.digest, err = createDigest(b.f.digestFile); err != nil {
-			return err
-		}
-		defer b.digest.discard()
-	}
-	return b.stream(ctx, log.Start())
-}
-
-// connect asks the server for its layout and refuses what cannot be backed up,
-// before anything is copied.
-func (b *backup) connect(ctx context.Context) (err error) {
-	b.server, err = server.Open(ctx, b.f.server, b.log, servermaria.Dialect{})
-	if err != nil {
-		return err
-	}
-	if err := b.learn(ctx); err != nil {
-		b.server.Close()
-		return err
-	}
-	return nil
-}
-
-func (b *backup) learn(ctx context.Context) (err error) {
-	if b.layout, err = b.server.Layout(ctx); err != nil {
-		return err
-	}
-	b.f.paths.override(&b.layout)
-	if b.f.filter != nil && b.layout.LowerCaseTableNames == 1 {
-		b.f.filter.LowerCase()
-	}
-	if err := b.server.Check(ctx, b.f.wanted()); err != nil {
-		return err
-	}
-	if err := restorable(&b.layout); err != nil {
-		return err
-	}
-	if err := b.readable(); err != nil {
-		return err
-	}
-	if err := b.proveDataDir(ctx); err != nil {
-		return err
-	}
-	if err := b.checkNames(ctx); err != nil {
-		return err
-	}
-	if err := b.recoverable(ctx); err != nil {
-		return err
-	}
-	return redotail.CheckSpoolDir(b.f.spoolDir)
-}
-
-// readable makes sure that this process can read what the server names.
-func (b *backup) readable() error {
-	for _, dir := range []string{b.layout.DataDir, b.layout.InnoDB.LogDir, b.layout.InnoDB.UndoDir} {
-		if _, err := os.ReadDir(dir); err != nil {
-			return fmt.Errorf("the server's directory cannot be read by this process; run xbsend on the server's machine as a user who may read it: %w", err)
+func (d *destination) open(ctx context.Context, fail func(error)) (_ backup.Outlet, err error) {
+	if d.f.digestFile != "" {
+		if d.digest, err = createDigest(d.f.digestFile); err != nil {
+			return nil, err
 		}
 	}
-	return nil
-}
-
-// flushWait is how long the redo log may stand still before the LSN it must
-// reach: with innodb_flush_log_at_trx_commit=0 the server writes it only now and
-// then, whatever it is asked.
-func (b *backup) flushWait() time.Duration {
-	return redotail.DefaultFlushWait + 2*b.layout.InnoDB.FlushLogTimeout
-}
-
-func (b *backup) discoverer() chunker.Discoverer {
-	l := roots(&b.layout)
-	l.Filter, l.TableNames = b.f.filter, b.server.TableNames
-	l.LeftOut = b.warnLeftOut
-	return chunkmaria.New(l)
-}
-
-// warnLeftOut says once of each file why it is not backed up.
-func (b *backup) warnLeftOut(path, why string) {
-	if _, said := b.saidLeftOut.LoadOrStore(path, true); !said {
-		b.log.Warn(fmt.Sprintf("%q is left out: %s", path, why))
+	if d.pipe, err = openOutlet(ctx, d.f, d.s, d.log, fail); err != nil {
+		d.discardDigest()
+		return nil, err
 	}
-}
-
-// stream writes the archive: redo and files side by side, the manifest at the
-// end, and the end frame only if nothing failed.
-func (b *backup) stream(ctx context.Context, redo format.Redo) (err error) {
-	// The first part that fails ends the writes of the others too: a receiver
-	// that stands still would keep them, and the reason, for as long.
-	ctx, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
-	pipe, err := b.openOutlet(ctx, fail)
-	if err != nil {
-		return err
-	}
-	defer pipe.Close()
-	b.gather = cli.NewGather(pipe.Pipe)
-	defer b.gather.Close()
-	b.left = newMeter(b.gather, b.digest != nil)
-	defer b.left.Close()
-	out, err := b.sealed(b.left)
-	if err != nil {
-		return err
-	}
-	if b.out, err = format.NewWriter(out, format.WriterOptions{Compress: format.Level(b.f.compress), Parallel: int(b.f.parallel)}); err != nil {
-		return err
-	}
-	b.log.Info("backing up "+b.layout.DataDir, "server", b.layout.Version, "checkpoint_lsn", redo.CheckpointLSN)
-	b.bar = b.f.out.StartProgress(b.s.err)
-	defer func() { b.bar.Stop(ctx, err) }()
-	b.bar.Watch(pipe.Pipe)
-	b.hook = hookFromEnvironment()
-	b.files = b.discoverer()
-	b.copy = &chunker.Copier{
-		Sink: b.out, PageSize: b.layout.InnoDB.PageSize, Parallel: int(b.f.parallel), Rate: int64(b.f.rate),
-		Log: b.log, Progress: b.bar.Add, Before: b.hook.before, After: b.hook.after, Unused: b.unused,
-	}
-
-	var m *format.Manifest
-	g, gctx := errgroup.WithContext(ctx)
-	part := func(run func() error) {
-		g.Go(func() error {
-			err := run()
-			if err != nil {
-				fail(err)
-			}
-			return err
-		})
-	}
-	tailing, stop := context.WithCancel(gctx)
-	part(func() error {
-		defer stop()
-		return b.tail.Run(gctx)
-	})
-	part(func() error { return b.tellWritten(tailing) })
-	part(func() error { return b.sendRedo(gctx) })
-	part(func() (err error) {
-		if err = b.hook.run(gctx, "redo-started", ""); err == nil {
-			m, err = b.copyAll(gctx)
-		}
-		return err
-	})
-	if g.Wait() != nil {
-		err := context.Cause(ctx)
-		b.out.Abort(err)
-		return err
-	}
-	return b.finish(ctx, m, redo, pipe)
-}
-
-// sealed puts the encryption, if it is asked for, around the archive. It is
-// closed by finish only: what a failed backup leaves has no end on the outside
-// either.
-func (b *backup) sealed(out io.Writer) (io.Writer, error) {
-	if len(b.f.recipients) == 0 {
-		return out, nil
-	}
-	w, err := format.Encrypt(out, b.f.recipients...)
-	b.seal = w
-	return w, err
-}
-
-// tellEvery is how often the tail hears how far the server is: often enough for a
-// log that lasts for seconds, seldom enough that the server does not notice.
-const tellEvery = time.Second
-
-// tellWritten lets the tail know how far the server has written, so that it can
-// warn when it falls behind. A server that does not answer is not its business:
-// the locks are watched.
-func (b *backup) tellWritten(ctx context.Context) error {
-	for {
-		if at, err := b.server.Written(ctx); err == nil {
-			b.tail.Written(at)
-		}
-		if sleep(ctx, tellEvery) != nil {
-			return nil
-		}
-	}
-}
-
-// sendRedo passes the redo on as it comes, until the end LSN.
-func (b *backup) sendRedo(ctx context.Context) error {
-	for {
-		p, err := b.tail.Next(ctx)
-		if err == io.EOF {
-			return nil
-		}
+	d.gather = cli.NewGather(d.pipe.Pipe)
+	d.left = newMeter(d.gather, d.digest != nil)
+	d.Writer = d.left
+	if len(d.f.recipients) > 0 {
+		// It is closed by Complete only: what a failed backup leaves has no
+		// end on the outside either.
+		w, err := format.Encrypt(d.left, d.f.recipients...)
 		if err != nil {
-			return err
+			d.Close()
+			return nil, err
 		}
-		if err := b.out.WriteRedo(p.LSN, p.Data); err != nil {
-			return err
-		}
+		d.Writer, d.seal = w, w
+	}
+	return d, nil
+}
+
+// Progress starts the progress display.
+func (d *destination) Progress() backup.Progress {
+	d.bar = d.f.out.StartProgress(d.s.err)
+	d.bar.Watch(d.pipe.Pipe)
+	return d.bar
+}
+
+func (d *destination) stopProgress(ctx context.Context, err error) {
+	if d.bar != nil {
+		d.bar.Stop(ctx, err)
 	}
 }
 
-// finish writes manifest and end frame, and says what was done.
-func (b *backup) finish(ctx context.Context, m *format.Manifest, redo format.Redo, to *outlet) error {
-	end, ok := b.tail.EndLSN()
-	if !ok {
-		return errors.New("redo has no end")
+// Complete ends the archive on the outside.
+func (d *destination) Complete(ctx context.Context) error {
+	if d.seal != nil {
+		if err := d.seal.Close(); err != nil {
+			return err
+		}
 	}
-	redo.EndLSN, redo.LastCheckpointLSN = end, b.tail.Checkpoint()
-	m.Backup.Redo = redo
-	b.warnImported(end)
-	m.Finished = time.Now()
-	t, err := b.out.Close(m)
-	if err == nil && b.seal != nil {
-		err = b.seal.Close()
-	}
-	if err == nil {
-		err = b.gather.Flush()
-	}
-	if err == nil {
-		err = to.complete(ctx)
-	}
-	if err == nil && b.digest != nil {
-		err = b.digest.publish(b.left.digest())
-	}
-	if err != nil {
+	if err := d.gather.Flush(); err != nil {
 		return err
 	}
-	attrs := []any{"data", cli.Bytes(t.DataBytes), "redo", cli.Bytes(t.RedoBytes),
-		"took", time.Since(b.started), "locked", time.Duration(m.Backup.LockSeconds * float64(time.Second)),
-		"end_lsn", end}
-	attrs = append(attrs, "archive_bytes", b.left.bytes)
-	if d := b.left.digest(); d != "" {
+	if err := d.pipe.complete(ctx); err != nil {
+		return err
+	}
+	if d.digest != nil {
+		return d.digest.publish(d.left.digest())
+	}
+	return nil
+}
+
+// Close gives up what was not completed.
+func (d *destination) Close() error {
+	d.left.Close()
+	d.gather.Close()
+	d.discardDigest()
+	return d.pipe.Close()
+}
+
+func (d *destination) discardDigest() {
+	if d.digest != nil {
+		d.digest.discard()
+	}
+}
+
+func saySummary(log *slog.Logger, sum *backup.Summary, left *meter) {
+	b := sum.Manifest.Backup
+	attrs := []any{"data", cli.Bytes(sum.DataBytes), "redo", cli.Bytes(sum.RedoBytes),
+		"took", sum.Took, "locked", time.Duration(b.LockSeconds * float64(time.Second)),
+		"end_lsn", b.Redo.EndLSN}
+	attrs = append(attrs, "archive_bytes", left.bytes)
+	if d := left.digest(); d != "" {
 		attrs = append(attrs, "sha256", d)
 	}
-	if n := gaveUp(m.Backup.Stages); n > 0 {
+	if n := gaveUp(b.Stages); n > 0 {
 		attrs = append(attrs, "lock_retries", n)
 	}
-	if p := m.Backup.Binlog; p != nil {
-		attrs = append(attrs, "binlog", position(*p), "gtid", m.Backup.GTID)
+	if p := b.Binlog; p != nil {
+		attrs = append(attrs, "binlog", position(*p), "gtid", b.GTID)
 	}
-	b.log.Info("backup complete", attrs...)
-	return nil
+	log.Info("backup complete", attrs...)
+}
+
+func sayPlan(log *slog.Logger, p *backup.Plan) {
+	log.Info("server "+p.Layout.Version, "data_directory", p.Layout.DataDir)
+	log.Info("InnoDB files, checked page by page", "files", p.InnoDB.Files, "data", cli.Bytes(p.InnoDB.Bytes))
+	log.Info("other files", "files", p.Others.Files, "data", cli.Bytes(p.Others.Bytes))
+	log.Info("redo in "+p.Layout.LogDir, "format", p.Redo.Format, "checkpoint_lsn", p.Redo.CheckpointLSN)
+	if n := p.LeftOut; n > 0 {
+		log.Info("InnoDB files are left out", "files", n)
+	}
+	log.Info("nothing was copied (--dry-run)")
 }
 
 // gaveUp counts the locks that were not granted.

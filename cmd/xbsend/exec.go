@@ -35,12 +35,12 @@ type outlet struct {
 
 // openOutlet opens standard output, or starts the command of --exec. When that
 // ends although the archive is not complete, fail gets the reason.
-func (b *backup) openOutlet(ctx context.Context, fail func(error)) (*outlet, error) {
-	o := &outlet{log: b.log, over: make(chan struct{})}
-	to := b.s.out
-	if b.f.exec != "" {
+func openOutlet(ctx context.Context, f *flags, s streams, log *slog.Logger, fail func(error)) (*outlet, error) {
+	o := &outlet{log: log, over: make(chan struct{})}
+	to := s.out
+	if f.exec != "" {
 		var err error
-		if o.run, err = startConsumer(b.f.exec, b.s.err); err != nil {
+		if o.run, err = startConsumer(f.exec, s.err); err != nil {
 			return nil, fmt.Errorf("--exec: %w", err)
 		}
 		to = o.run.in
@@ -53,7 +53,7 @@ func (b *backup) openOutlet(ctx context.Context, fail func(error)) (*outlet, err
 		})
 	}
 	var err error
-	o.Pipe, err = cli.OpenOutput(ctx, to, cli.PipeOptions{Idle: time.Duration(b.f.idleTimeout), Log: b.log})
+	o.Pipe, err = cli.OpenOutput(ctx, to, cli.PipeOptions{Idle: time.Duration(f.idleTimeout), Log: log})
 	if err != nil {
 		o.stop()
 		return nil, err

@@ -16,6 +16,7 @@ import (
 	"github.com/xbstream/xbstream/chunker"
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/agekeys"
+	"github.com/xbstream/xbstream/internal/backup"
 	"github.com/xbstream/xbstream/internal/cli"
 	"github.com/xbstream/xbstream/server"
 	"github.com/xbstream/xbstream/server/optfile"
@@ -31,7 +32,7 @@ type flags struct {
 	group  string
 	server server.Config
 
-	paths       paths
+	paths       backup.Paths
 	parallel    cli.Count
 	compress    string
 	rate        cli.Size
@@ -55,28 +56,11 @@ type flags struct {
 	command string // the command line, for the manifest
 }
 
-// paths replace what the server says, where this process sees the same files
-// under other names (a container, a mount).
-type paths struct {
-	dataDir, dataHome, undoDir, logDir, ariaLogDir string
-}
-
 // replicaFlags ask for what only a replica or a node of a cluster has.
 type replicaFlags struct {
 	slaveInfo, galeraInfo bool
 	safe                  bool
 	safeTimeout           cli.Seconds
-}
-
-// wanted is what the server must allow for the backup, and judge.
-func (f *flags) wanted() server.Wanted {
-	w := server.Wanted{Replication: f.replica.slaveInfo, Pause: f.replica.safe}
-	if f.filter != nil {
-		w.Table = func(t server.TableName) bool {
-			return f.filter.Table(chunker.Names{{Database: t.FileDatabase, Table: t.FileTable}, {Database: t.Database, Table: t.Table}})
-		}
-	}
-	return w
 }
 
 // sealFor names whom the archive is encrypted to.
@@ -119,11 +103,11 @@ func (f *flags) register() {
 	s.Lookup("ssl").NoOptDefVal = "1"
 	s.Lookup("ssl-verify-server-cert").NoOptDefVal = "1"
 	s.Lookup("get-server-public-key").NoOptDefVal = "1"
-	s.StringVar(&f.paths.dataDir, "datadir", "", "")
-	s.StringVar(&f.paths.dataHome, "innodb-data-home-dir", "", "")
-	s.StringVar(&f.paths.undoDir, "innodb-undo-directory", "", "")
-	s.StringVar(&f.paths.logDir, "innodb-log-group-home-dir", "", "")
-	s.StringVar(&f.paths.ariaLogDir, "aria-log-dir-path", "", "")
+	s.StringVar(&f.paths.DataDir, "datadir", "", "")
+	s.StringVar(&f.paths.DataHome, "innodb-data-home-dir", "", "")
+	s.StringVar(&f.paths.UndoDir, "innodb-undo-directory", "", "")
+	s.StringVar(&f.paths.LogDir, "innodb-log-group-home-dir", "", "")
+	s.StringVar(&f.paths.AriaLogDir, "aria-log-dir-path", "", "")
 	s.VisitAll(func(flag *pflag.Flag) { flag.Hidden = true })
 	s.VarP(&f.parallel, "parallel", "j", "number of workers (default: one per core)")
 	s.StringVar(&f.compress, "compress", "", "compress with zstd; `LEVEL` is fast, default, better or best (fast if left out)")

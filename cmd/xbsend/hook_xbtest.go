@@ -8,9 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path"
-	"strings"
-
-	"github.com/xbstream/xbstream/chunker"
 )
 
 // hook is the test seam: with XB_TEST_HOOK in the environment, xbsend runs that
@@ -23,8 +20,8 @@ type hook struct {
 	tables string
 }
 
-func hookFromEnvironment() hook {
-	return hook{os.Getenv("XB_TEST_HOOK"), os.Getenv("XB_TEST_HOOK_TABLES")}
+func hookFromEnvironment() func(ctx context.Context, event, table string) error {
+	return hook{os.Getenv("XB_TEST_HOOK"), os.Getenv("XB_TEST_HOOK_TABLES")}.run
 }
 
 // run runs "COMMAND EVENT [DB/TABLE]" through the shell.
@@ -45,14 +42,3 @@ func (h hook) run(ctx context.Context, event, table string) error {
 	}
 	return nil
 }
-
-func (h hook) before(f chunker.File) error {
-	return h.run(context.Background(), "before-copy", tableOf(f.Rel))
-}
-
-func (h hook) after(f chunker.File) error {
-	return h.run(context.Background(), "after-copy", tableOf(f.Rel))
-}
-
-// tableOf is a file's db/table, in the letters of its file name.
-func tableOf(rel string) string { return strings.TrimSuffix(rel, path.Ext(rel)) }

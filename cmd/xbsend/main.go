@@ -13,8 +13,9 @@ import (
 	"golang.org/x/term"
 
 	"github.com/xbstream/xbstream/chunker"
+	"github.com/xbstream/xbstream/internal/backup"
 	"github.com/xbstream/xbstream/internal/cli"
-	ondisk "github.com/xbstream/xbstream/internal/innodb/mariadb"
+	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/redotail"
 	"github.com/xbstream/xbstream/server"
 )
@@ -112,7 +113,7 @@ func run(ctx context.Context, args []string, s streams) int {
 		{Err: redotail.ErrSpoolFull, Code: cli.ExitRedoLost},
 		{Err: redotail.ErrDamaged, Code: cli.ExitRedoLost},
 		{Err: redotail.ErrStuck, Code: cli.ExitRedoLost},
-		{Err: ondisk.ErrUnsupported, Code: cli.ExitServer},
+		{Err: innodb.ErrUnsupportedLog, Code: cli.ExitServer},
 		{Err: chunker.ErrDamagedPage, Code: cli.ExitPage},
 	})
 }
@@ -126,6 +127,9 @@ func start(ctx context.Context, f *flags, s streams) error {
 	}
 	said := cli.NewMessages(s.err)
 	defer said.Close(time.Second)
-	b := &backup{f: f, s: s, log: f.out.Logger("xbsend", said)}
-	return b.run(ctx)
+	err := backUp(ctx, f, s, f.out.Logger("xbsend", said))
+	if _, ok := errors.AsType[*backup.NamesError](err); ok {
+		return &cli.UsageError{Err: err}
+	}
+	return err
 }

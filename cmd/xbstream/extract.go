@@ -19,6 +19,7 @@ import (
 	"github.com/xbstream/xbstream/extract"
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/cli"
+	"github.com/xbstream/xbstream/internal/families"
 	"github.com/xbstream/xbstream/prepare"
 )
 
@@ -81,6 +82,13 @@ func (c *command) extract(ctx context.Context, args []string) error {
 			return err
 		}
 		x.opt.Only = x.selected.match
+	}
+	x.opt.RedoHead = func(b *format.Backup) ([]byte, error) {
+		f, err := families.Named(b.Server.Dialect)
+		if err != nil {
+			return nil, err
+		}
+		return f.RedoHead(b)
 	}
 	if x.opt.Mappings, err = parseMappings(x.mapping); err != nil {
 		return err

@@ -1,0 +1,184 @@
+package apply
+
+import "encoding/binary"
+
+// insertDynamic puts a row into a page in ROW_FORMAT=COMPACT or DYNAMIC. Of
+// header and data only what differs from the row before is in the record
+// (InnoDB page0cur.cc, page_apply_insert_dynamic).
+func insertDynamic(b, body []byte, reuse bool) error {
+	var prev, shift, hdr, sameHdr, sameData int
+	numbers := []*int{&prev, &hdr, &sameHdr, &sameData}
+	if reuse {
+		numbers = []*int{&prev, &shift, &hdr, &sameHdr, &sameData}
+	}
+	literal, err := varints(body, numbers...)
+	if err != nil {
+		return err
+	}
+	info, instant, newHdr := hdr&3, hdr&4, hdr>>3
+	if newHdr > len(literal) {
+		return malformed("insert with %d of %d header bytes", len(literal), newHdr)
+	}
+	x := &indexPage{b: b, f: dynamic}
+	prev += dynamic.infimum
+	next := x.next(prev)
+	owner := x.owner(next)
+	extra := dynamicExtra + sameHdr + newHdr
+	data := sameData + len(literal) - newHdr
+	buf, heapNo := x.placeDynamic(reuse, shift, extra, data)
+	if x.bad || !x.in(buf, extra+data) || !x.in(prev-dynamicExtra-sameHdr, sameHdr) || !x.in(prev, sameData) {
+		return malformed("insert of %d+%d bytes after %d", extra, data, prev)
+	}
+	rec := buf + extra
+	copy(b[buf:], literal[:newHdr])
+	copy(b[buf+newHdr:buf+newHdr+sameHdr], b[prev-dynamicExtra-sameHdr:prev-dynamicExtra])
+	b[rec-5] = byte(info << 4)
+	status := instant
+	if binary.BigEndian.Uint16(b[pageLevel:]) != 0 {
+		status = 1 // node pointer
+	}
+	x.put16(rec-4, heapNo<<3|status)
+	x.setNext(rec, next)
+	x.setNext(prev, rec)
+	copy(b[rec:rec+sameData], b[prev:prev+sameData])
+	copy(b[rec+sameData:], literal[newHdr:])
+	x.inserted(rec, prev, next, owner)
+	return x.result("insert")
+}
+
+// placeDynamic finds the place for a row: fresh from the heap, or that of the
+// first deleted record, which may have had another size of header.
+func (x *indexPage) placeDynamic(reuse bool, shift, extra, data int) (buf, heapNo int) {
+	if !reuse {
+		return x.allocate(extra + data)
+	}
+	rec, heapNo := x.reuse(extra + data)
+	buf = rec - extra + shift>>1
+	if shift&1 != 0 {
+		buf = rec - extra - shift>>1
+	}
+	if buf < x.f.heapStart || buf+extra+data > x.u16(heapTop) {
+		x.bad = true
+	}
+	return buf, heapNo
+}
+
+// maxRedundantHeader is the header of a REDUNDANT row with the most fields
+// there can be, with two bytes for each.
+const maxRedundantHeader = redundantExtra + 2*1024
+
+// insertRedundant puts a row into a page in ROW_FORMAT=REDUNDANT (InnoDB
+// page0cur.cc, page_apply_insert_redundant).
+func insertRedundant(b, body []byte, reuse bool) error {
+	var prev, hdr, sameHdr, sameData int
+	literal, err := varints(body, &prev, &hdr, &sameHdr, &sameData)
+	if err != nil {
+		return err
+	}
+	info, short, fields := hdr&3, hdr>>2&1, hdr>>3+1
+	extra := redundantExtra + fields*(2-short)
+	sameHdr += redundantExtra // the fixed header always comes from prev
+	newHdr := extra - sameHdr
+	if fields > 1023 || newHdr < 0 || newHdr > len(literal) {
+		return malformed("insert of %d fields", fields)
+	}
+	x := &indexPage{b: b, f: redundant}
+	prev += redundant.infimum
+	next := x.next(prev)
+	owner := x.owner(next)
+	if x.bad || !x.in(prev-sameHdr, sameHdr) {
+		return malformed("insert after %d", prev)
+	}
+	var scratch [maxRedundantHeader]byte
+	header := scratch[:extra]
+	copy(header, literal[:newHdr])
+	copy(header[newHdr:], b[prev-sameHdr:prev])
+	header[extra-6] = byte(info << 4)
+	header[extra-3] = byte(fields<<1 | short)
+	data := redundantDataSize(header)
+	if sameData > data || len(literal)-newHdr != data-sameData || !x.in(prev, sameData) {
+		return malformed("insert of %d data bytes, %d of them as before", data, sameData)
+	}
+	buf, heapNo := x.placeRedundant(reuse, extra+data)
+	if x.bad || !x.in(buf, extra+data) {
+		return malformed("insert of %d+%d bytes after %d", extra, data, prev)
+	}
+	binary.BigEndian.PutUint16(header[extra-5:], uint16(heapNo<<3|fields>>7))
+	rec := buf + extra
+	copy(b[buf:], header)
+	x.setNext(prev, rec)
+	copy(b[rec:rec+sameData], b[prev:prev+sameData])
+	copy(b[rec+sameData:], literal[newHdr:])
+	x.inserted(rec, prev, next, owner)
+	return x.result("insert")
+}
+
+// placeRedundant finds the place for a row.
+func (x *indexPage) placeRedundant(reuse bool, size int) (buf, heapNo int) {
+	if !reuse {
+		return x.allocate(size)
+	}
+	rec := x.u16(freeList)
+	extra, _ := x.redundantSizes(rec)
+	rec, heapNo = x.reuse(size)
+	buf = rec - extra
+	if buf < x.f.heapStart || buf+size > x.u16(heapTop) {
+		x.bad = true
+	}
+	return buf, heapNo
+}
+
+// redundantSizes returns the sizes of a row's header and data.
+func (x *indexPage) redundantSizes(rec int) (extra, data int) {
+	if !x.in(rec-redundantExtra, redundantExtra) {
+		return 0, 0
+	}
+	fields := int(binary.BigEndian.Uint16(x.b[rec-4:])) >> 1 & 0x3FF
+	extra = redundantExtra + fields*(2-int(x.b[rec-3]&1))
+	if fields == 0 || !x.in(rec-extra, extra) {
+		x.bad = true
+		return 0, 0
+	}
+	return extra, redundantDataSize(x.b[rec-extra : rec])
+}
+
+// redundantDataSize reads the end of the last field from a whole header: it is
+// stored first. The upper bits say NULL and stored elsewhere.
+func redundantDataSize(header []byte) int {
+	if header[len(header)-3]&1 != 0 {
+		return int(header[0] & 0x7F)
+	}
+	return int(binary.BigEndian.Uint16(header) & 0x3FFF)
+}
+
+// deleteRowDynamic takes the row after the named one off the page.
+func deleteRowDynamic(b, body []byte) error {
+	var prev, hdr, data int
+	rest, err := varints(body, &prev, &hdr, &data)
+	if err != nil || len(rest) != 0 {
+		return malformed("delete of %d bytes", len(body))
+	}
+	x := &indexPage{b: b, f: dynamic}
+	prev += dynamic.infimum
+	x.remove(prev, x.next(prev), dynamicExtra+hdr, data)
+	return x.result("delete")
+}
+
+// deleteRowRedundant is deleteRowDynamic for the older format, whose rows know
+// their size.
+func deleteRowRedundant(b, body []byte) error {
+	var prev int
+	rest, err := varints(body, &prev)
+	if err != nil || len(rest) != 0 {
+		return malformed("delete of %d bytes", len(body))
+	}
+	x := &indexPage{b: b, f: redundant}
+	prev += redundant.infimum
+	rec := x.next(prev)
+	extra, data := x.redundantSizes(rec)
+	if x.bad {
+		return x.result("delete")
+	}
+	x.remove(prev, rec, extra, data)
+	return x.result("delete")
+}
