@@ -1,6 +1,7 @@
 package source
 
 import (
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -37,6 +38,8 @@ func FuzzAnswers(f *testing.F) {
 			}
 		}
 
+		testRelay(t, noted, committed, value)
+
 		have := globalPrivileges([]map[string]string{{"Grants": grant}})
 		if !strings.Contains(grant, " ON *.* TO ") && have != nil {
 			t.Errorf("%q gives %q", grant, have)
@@ -63,6 +66,70 @@ func testLayout(t *testing.T, vars map[string]string) {
 	for _, p := range paths {
 		if !filepath.IsAbs(p) || filepath.Clean(p) != p {
 			t.Errorf("path %q of %q", p, vars)
+		}
+	}
+}
+
+// testRelay reads events that say anything: where it ends is where one of them ends.
+func testRelay(t *testing.T, a, b, c string) {
+	t.Helper()
+	r := relayReader{base: "relay-bin", file: a}
+	for _, info := range []string{"BEGIN GTID " + a, "GTID " + b, "BEGIN GTID " + c, "BEGIN GTID 0-1-7"} {
+		for _, row := range []map[string]string{
+			{"Event_type": "Gtid", "Info": info}, {"Event_type": "Xid", "End_log_pos": c},
+			{"Event_type": "Rotate", "Info": b}, {"Event_type": "Query", "End_log_pos": "99"},
+		} {
+			if next, err := r.add(row); err == nil && next != "" && relayBaseName(next) != r.base {
+				t.Errorf("%q is the next relay log", next)
+			}
+		}
+	}
+	if _, ok := r.last(committedGTIDs{}); ok {
+		t.Error("nothing was committed, and a position was found")
+	}
+	if g, ok := r.last(committedGTIDs{{0, 1}: 7}); ok && g.end < 99 {
+		t.Errorf("it ends at %d", g.end)
+	}
+}
+
+// P1, G1: the position goes on to the end of the last transaction that was
+// committed, and over none that was not.
+func TestRelayReader(t *testing.T) {
+	group := func(gtid, end string) []map[string]string {
+		return []map[string]string{
+			{"Event_type": "Gtid", "Info": "BEGIN GTID " + gtid, "End_log_pos": "1"}, {"Event_type": "Table_map", "End_log_pos": "2"},
+			{"Event_type": "Xid", "End_log_pos": end}, {"Event_type": "Binlog_checkpoint", "End_log_pos": "999999"},
+		}
+	}
+	rotate := []map[string]string{{"Event_type": "Rotate", "Info": "binlog.000008;pos=4"}}
+	for _, c := range []struct {
+		name      string
+		events    [][]map[string]string
+		committed committedGTIDs
+		want      string
+	}{
+		{"nothing received", nil, committedGTIDs{{1, 2}: 9}, ""},
+		{"nothing committed", [][]map[string]string{group("1-2-10", "500")}, committedGTIDs{{1, 2}: 9}, ""},
+		{"one", [][]map[string]string{group("1-2-10", "500"), group("1-2-11", "600")}, committedGTIDs{{1, 2}: 10}, "binlog.000007:500"},
+		{"all", [][]map[string]string{group("1-2-10", "500"), group("1-2-11", "600")}, committedGTIDs{{1, 2}: 11}, "binlog.000007:600"},
+		{"in the next file", [][]map[string]string{group("1-2-10", "500"), rotate, group("1-2-11", "300")}, committedGTIDs{{1, 2}: 11}, "binlog.000008:300"},
+		{"from a chain, whose rows are gone", [][]map[string]string{group("1-3-10", "500"), group("1-2-11", "600")}, committedGTIDs{{1, 2}: 11}, "binlog.000007:600"},
+		{"another domain is behind", [][]map[string]string{group("1-2-10", "500"), group("5-2-3", "550"), group("1-2-11", "600")}, committedGTIDs{{1, 2}: 11, {5, 2}: 2}, "binlog.000007:500"},
+		{"the same number of another server", [][]map[string]string{group("1-2-10", "500")}, committedGTIDs{{1, 3}: 50}, ""},
+		{"the rest of one that was executed", [][]map[string]string{{{"Event_type": "Xid", "End_log_pos": "400"}}, group("1-2-10", "500")}, committedGTIDs{{1, 2}: 9}, ""},
+	} {
+		r := relayReader{base: "relay-bin", file: "binlog.000007"}
+		for _, row := range slices.Concat(c.events...) {
+			if _, err := r.add(row); err != nil {
+				t.Fatalf("%s: %v", c.name, err)
+			}
+		}
+		got := ""
+		if g, ok := r.last(c.committed); ok {
+			got = fmt.Sprintf("%s:%d", g.file, g.end)
+		}
+		if got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}
 }

@@ -21,7 +21,11 @@ const (
 )
 
 // backup is the sequence of BACKUP STAGE in one connection.
-type backup struct{ *server.Lock }
+type backup struct {
+	*server.Lock
+	// exact says that the position of a replica is wanted.
+	exact bool
+}
 
 // Begin takes BACKUP STAGE START: no second backup, and the server begins to
 // record DDL in ddl.log. It waits for DDL that is running.
@@ -39,7 +43,7 @@ func (m *mariadb) Begin(ctx context.Context) (server.Backup, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &backup{l}
+	b := &backup{Lock: l}
 	if err := b.stage(ctx, stageStart); err != nil {
 		b.Close()
 		return nil, err
@@ -78,13 +82,14 @@ func (b *backup) Position(ctx context.Context) (server.Position, error) {
 		return p, err
 	}
 	p.GTID = gtid[0]["own"]
-	if p.GTIDReplicated, err = b.replicated(ctx); err != nil {
+	var table []map[string]string
+	if p.GTIDReplicated, table, err = b.replicated(ctx); err != nil {
 		return p, err
 	}
 	if p.Binlog == nil {
 		p.GTID = p.GTIDReplicated
 	}
-	if p.Replication, err = b.sources(ctx); err != nil {
+	if p.Replication, err = b.sources(ctx, table); err != nil {
 		return p, err
 	}
 	if len(p.Replication) > 0 {

@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -26,7 +27,7 @@ func (m *mariadb) Check(ctx context.Context, w server.Wanted) error {
 	if err != nil {
 		return err
 	}
-	if err := m.checkPrivileges(ctx, needed(l.BinlogOn, w)); err != nil {
+	if err := m.checkPrivileges(ctx, needed(l.BinlogOn, w), w.Replication); err != nil {
 		return err
 	}
 	if err := checkLog(l.InnoDB); err != nil {
@@ -81,14 +82,24 @@ func needed(binlog bool, w server.Wanted) []privilege {
 	return list
 }
 
-func (m *mariadb) checkPrivileges(ctx context.Context, want []privilege) error {
+// checkPrivileges asks for privileges on everything, and if position is set for the
+// one to read positionTable.
+func (m *mariadb) checkPrivileges(ctx context.Context, want []privilege, position bool) error {
 	const op = "check privileges"
 	grants, err := server.Rows(ctx, m.s.DB, "SHOW GRANTS")
 	if err != nil {
 		return m.s.Fail(op, err)
 	}
 	missing := missingFrom(want, globalPrivileges(grants))
-	if len(missing) == 0 {
+	if position {
+		_, err := server.Rows(ctx, m.s.DB, "SELECT 1 FROM "+positionTable+" LIMIT 1")
+		if position = err != nil; position {
+			if err := m.s.Fail(op, err); !errors.Is(err, server.ErrPrivilege) {
+				return err
+			}
+		}
+	}
+	if len(missing) == 0 && !position {
 		return nil
 	}
 	var account, login string
@@ -99,8 +110,14 @@ func (m *mariadb) checkPrivileges(ctx context.Context, want []privilege) error {
 		return &server.Error{Kind: server.ErrPrivilege, Err: fmt.Errorf(
 			"the server has no account for %s and took the login for the anonymous account %s; check --user, or create the account", quoteAccount(login), quoteAccount(account))}
 	}
-	statement := fmt.Sprintf("GRANT %s ON *.* TO %s", strings.Join(missing, ", "), quoteAccount(account))
-	return &server.Error{Kind: server.ErrPrivilege, Err: fmt.Errorf("the account lacks privileges; run: %s", statement)}
+	var statements []string
+	if len(missing) > 0 {
+		statements = append(statements, fmt.Sprintf("GRANT %s ON *.* TO %s", strings.Join(missing, ", "), quoteAccount(account)))
+	}
+	if position {
+		statements = append(statements, fmt.Sprintf("GRANT SELECT ON %s TO %s", positionTable, quoteAccount(account)))
+	}
+	return &server.Error{Kind: server.ErrPrivilege, Err: fmt.Errorf("the account lacks privileges; run: %s", strings.Join(statements, "; "))}
 }
 
 var globalGrant = regexp.MustCompile(`^GRANT (.+?) ON \*\.\* TO `)
@@ -157,7 +174,7 @@ func (m *mariadb) checkEngines(ctx context.Context, w server.Wanted) error {
 		}
 		// Without it, information_schema shows no tables at all, which is not
 		// to be taken for there being none.
-		if err := m.checkPrivileges(ctx, []privilege{{name: "SELECT"}}); err != nil {
+		if err := m.checkPrivileges(ctx, []privilege{{name: "SELECT"}}, false); err != nil {
 			return err
 		}
 		if err := m.refuseTables(ctx, e["ENGINE"], w); err != nil {

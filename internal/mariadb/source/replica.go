@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,11 +37,12 @@ func sources(rows []map[string]string) (list []format.ReplicationSource, err err
 }
 
 // sources asks for the sources of the server. A file position is noted a little
-// after the GTID, so it is read until it stands still for a while; nothing can
-// commit meanwhile. Without the privilege there are none.
-func (b *backup) sources(ctx context.Context) (list []format.ReplicationSource, err error) {
+// after the GTID, so it is read until it stands still for a while, and then moved
+// on to what was committed. Without the privilege to ask there are none.
+func (b *backup) sources(ctx context.Context, table []map[string]string) (list []format.ReplicationSource, err error) {
+	var rows []map[string]string
 	for same, began := 0, time.Now(); ; {
-		rows, err := b.Query(ctx, "ask for the replication status", statusQuery)
+		rows, err = b.Query(ctx, "ask for the replication status", statusQuery)
 		if err != nil && !errors.Is(err, server.ErrPrivilege) {
 			return nil, err
 		}
@@ -52,13 +54,28 @@ func (b *backup) sources(ctx context.Context) (list []format.ReplicationSource, 
 		if same++; !slices.Equal(list, before) {
 			same = 0
 		}
-		if !byFile || same == stillReads || time.Since(began) > notedLimit {
+		if !byFile || !b.exact {
 			return list, nil
+		}
+		if same == stillReads || time.Since(began) > notedLimit {
+			break
 		}
 		if err := wait(ctx, stillPause); err != nil {
 			return nil, err
 		}
 	}
+	committed, err := committedIn(table)
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		if s := &list[i]; !s.GTID {
+			if err := b.executed(ctx, s, rows[i], committed); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return list, nil
 }
 
 // settled are how the states begin of a replication thread that has nothing
@@ -77,19 +94,20 @@ var settled = []string{
 // Limits of the waits, which are under the lock.
 const (
 	settleLimit = 200 * time.Millisecond
-	notedLimit  = 3 * time.Second
+	notedLimit  = time.Second
 	settlePause = 5 * time.Millisecond
 	// A file position counts when so many reads in a row, so far apart, agree.
 	stillReads = 4
 	stillPause = 25 * time.Millisecond
 )
 
-// SettleReplication waits, for a moment only, until the replication threads are in
+// SettleReplication makes Position exact for a replica. It waits, for a moment only, until the replication threads are in
 // states in which they have noted what they committed. States lag behind, and a
 // thread in the middle of a transaction has none of them: so this is for file
 // positions, which the server tells nowhere else. GTIDs are read by replicated.
 func (b *backup) SettleReplication(ctx context.Context) error {
 	const op = "ask for the replication threads"
+	b.exact = true
 	for began := time.Now(); time.Since(began) < settleLimit; {
 		rows, err := b.Query(ctx, op,
 			"SELECT ID, STATE FROM information_schema.PROCESSLIST WHERE COMMAND IN ('Slave_SQL', 'Slave_worker')")
@@ -103,47 +121,44 @@ func (b *backup) SettleReplication(ctx context.Context) error {
 	return nil
 }
 
-// replicated returns the GTID position of the server as a replica. The variable
-// follows only after the commit, when the applier holds no lock any more: on a
-// loaded replica it was two transactions behind (10.11.19), and a copy that begins
-// there stops with a duplicate key. The table is part of the transactions, so it
-// says what the copy has. An account that may not read it gets the variable.
-func (b *backup) replicated(ctx context.Context) (string, error) {
+// replicated returns the GTID position of the server as a replica, and the rows of
+// the table that it is from. The variable follows only after the commit, when the
+// applier holds no lock any more: on a loaded replica it was two transactions
+// behind (10.11.19), and a copy that begins there stops with a duplicate key. The
+// table is part of the transactions, so it says what the copy has. An account that
+// may not read it gets the variable; Check asks for the privilege where it matters.
+func (b *backup) replicated(ctx context.Context) (position string, table []map[string]string, err error) {
 	const op = "ask for the GTID position"
-	for began := time.Now(); ; {
-		rows, err := b.Query(ctx, op, "SELECT @@GLOBAL.gtid_slave_pos p")
-		if err != nil || rows[0]["p"] == "" {
-			return "", err
-		}
-		noted := rows[0]["p"]
-		rows, err = b.Query(ctx, op, "SELECT domain_id, server_id, seq_no FROM mysql.gtid_slave_pos ORDER BY sub_id")
-		if errors.Is(err, server.ErrPrivilege) {
-			return noted, nil
-		}
-		if err != nil {
-			return "", err
-		}
-		committed := committedPosition(noted, rows)
-		if committed == noted || time.Since(began) > notedLimit {
-			return committed, nil
-		}
-		if err := wait(ctx, settlePause); err != nil {
-			return "", err
-		}
+	noted, err := b.Query(ctx, op, "SELECT @@GLOBAL.gtid_slave_pos p")
+	if err != nil {
+		return "", nil, err
 	}
+	table, err = b.Query(ctx, op, "SELECT domain_id, server_id, seq_no FROM "+positionTable+" ORDER BY sub_id")
+	if errors.Is(err, server.ErrPrivilege) {
+		return noted[0]["p"], nil, nil
+	}
+	return committedPosition(noted[0]["p"], table), table, err
 }
 
+// positionTable has a row for each of the last transactions of each domain that
+// were replicated, also for connections that go by file and position.
+const positionTable = "mysql.gtid_slave_pos"
+
 // committedPosition is the position noted, moved on where the table, in the order
-// of its commits, has a later transaction of a domain.
+// of its commits, has a later transaction of a domain, or the first one.
 func committedPosition(noted string, table []map[string]string) string {
 	last := map[string]map[string]string{}
 	for _, row := range table {
 		last[row["domain_id"]] = row
 	}
-	list := strings.Split(noted, ",")
+	var list []string
+	if noted != "" {
+		list = strings.Split(noted, ",")
+	}
 	for i, gtid := range list {
 		part := strings.Split(gtid, "-")
 		row := last[part[0]]
+		delete(last, part[0])
 		if len(part) != 3 || row == nil {
 			continue
 		}
@@ -152,6 +167,9 @@ func committedPosition(noted string, table []map[string]string) string {
 		if err1 == nil && err2 == nil && committed > have {
 			list[i] = part[0] + "-" + row["server_id"] + "-" + row["seq_no"]
 		}
+	}
+	for _, domain := range slices.Sorted(maps.Keys(last)) {
+		list = append(list, domain+"-"+last[domain]["server_id"]+"-"+last[domain]["seq_no"])
 	}
 	return strings.Join(list, ",")
 }

@@ -42,7 +42,9 @@ func TestCommittedPosition(t *testing.T) {
 		{"0-1-1612", []map[string]string{row("0", "1", "1611"), row("0", "1", "1612")}, "0-1-1612"},
 		{"0-1-9,1-2-7", []map[string]string{row("1", "3", "8"), row("0", "1", "9")}, "0-1-9,1-3-8"},
 		{"0-1-9", nil, "0-1-9"},
-		{"0-1-9", []map[string]string{row("5", "1", "10")}, "0-1-9"},
+		{"0-1-9", []map[string]string{row("5", "1", "10")}, "0-1-9,5-1-10"},
+		{"", []map[string]string{row("1", "2", "1")}, "1-2-1"},
+		{"", nil, ""},
 		// Rows of another engine's table are noted, and not in this one.
 		{"0-1-9", []map[string]string{row("0", "1", "8")}, "0-1-9"},
 	} {
