@@ -54,6 +54,14 @@ func filePosition(t *testing.T, release servertest.Release) {
 	check(t, source.Exec(ctx, "CREATE TABLE d.u (a INT)"))
 	note()
 	check(t, source.Exec(ctx, "FLUSH BINARY LOGS"))
+	// Not before the source has noted that the old log is not needed any more: that
+	// event comes when it likes, and no transaction ends behind it.
+	await(t, "binlog checkpoint", func() bool {
+		rows, err := server.Rows(ctx, source.DB(), "SHOW BINLOG EVENTS IN 'binlog.000002'")
+		check(t, err)
+		last := rows[len(rows)-1]
+		return last["Event_type"] == "Binlog_checkpoint" && last["Info"] == "binlog.000002"
+	})
 	insert(10)
 	received := func() {
 		await(t, "events of the source", func() bool {
