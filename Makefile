@@ -18,7 +18,7 @@ TEST := go test -p 2 -timeout 45m
 CONCURRENT := ./format ./extract ./redotail ./chunker ./server/... ./prepare ./internal/backup ./internal/mariadb/... ./internal/innodb/...
 RACE_SKIP := TestSelectionOfDamagedArchive|TestErrorBelowTheEncryptionIsNotCalledDamage|TestCutSealedArchiveIsRefused|TestPeer/(16k,_crc32|4k|8k|32k|64k)|TestRun/damage
 
-.PHONY: help setup build cross demo test race fuzz bench lint check repeat peer replicas storm storm-inner storm-peer faults soak fuzz-long
+.PHONY: help setup build cross demo test race fuzz bench lint vuln check repeat peer replicas storm storm-inner storm-peer faults soak fuzz-long
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -57,6 +57,9 @@ lint: ## vet, staticcheck and the import rule
 	go vet -tags xbtest ./cmd/xbsend
 	go tool staticcheck ./...
 	go tool depguard ./...
+
+vuln: ## known vulnerabilities in what the binaries call
+	scripts/vuln.sh
 
 check: ## what CI runs
 	.ci/run
