@@ -125,7 +125,7 @@ func (d *digestFile) publish(digest string) error {
 		err = syncDir(filepath.Dir(d.name))
 	}
 	if err != nil {
-		return fmt.Errorf("the archive is complete, its digest could not be written: %w", err)
+		return fmt.Errorf("the archive is complete, but its digest could not be written: %w", err)
 	}
 	return nil
 }

@@ -21,11 +21,11 @@ const maxFilter = 24 << 10
 // registerFilter adds the flags of a partial backup, which have the names and
 // the meaning they have in mariabackup.
 func registerFilter(s *pflag.FlagSet, f *format.Filter) {
-	s.StringVar(&f.Databases, "databases", "", "back up only these: a `LIST` of databases and db.table, separated by blanks")
-	s.StringVar(&f.DatabasesExclude, "databases-exclude", "", "leave out these: a `LIST` of databases and db.table")
-	s.StringVar(&f.DatabasesFile, "databases-file", "", "as --databases, from `FILE`, one name per line")
-	s.StringVar(&f.Tables, "tables", "", "back up only tables whose db.table matches `REGEXP`; separate several by commas")
-	s.StringVar(&f.TablesExclude, "tables-exclude", "", "leave out tables whose db.table matches `REGEXP`")
+	s.StringVar(&f.Databases, "databases", "", "back up only the databases and tables in `LIST`: db or db.table, separated by blanks")
+	s.StringVar(&f.DatabasesExclude, "databases-exclude", "", "leave out the databases and tables in `LIST`")
+	s.StringVar(&f.DatabasesFile, "databases-file", "", "back up only the databases and tables in `FILE`, one per line")
+	s.StringVar(&f.Tables, "tables", "", "back up only tables with a db.table that matches `REGEXP`; separate several by commas")
+	s.StringVar(&f.TablesExclude, "tables-exclude", "", "leave out tables with a db.table that matches `REGEXP`")
 	s.StringVar(&f.TablesFile, "tables-file", "", "back up only the tables in `FILE`, one db.table per line")
 }
 

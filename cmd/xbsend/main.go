@@ -1,4 +1,4 @@
-// Command xbsend takes a hot physical backup of a running server and writes it
+// Command xbsend makes a hot physical backup of a running server and writes it
 // to standard output as one archive.
 package main
 
@@ -26,8 +26,8 @@ var version = "0.9.0-dev"
 // usage is the help in front of the list of flags. Its lines fit 80 columns.
 const usage = `Usage: xbsend [flags] > ARCHIVE
 
-Backs up a running MariaDB server while it is written to, and writes one archive
-to standard output. xbstream restores it.
+Backs up a running MariaDB server without stopping writes to it, and writes one
+archive to standard output. xbstream restores it.
 
 Examples:
 
@@ -36,7 +36,7 @@ Examples:
   Check connection, privileges and paths, and copy nothing:
     xbsend --dry-run
   Store a compressed backup in a bucket. If the backup fails, --exec kills the
-  uploader, which in a pipe would store what it got as if it were complete:
+  uploader. In a pipe, the uploader would store the incomplete backup:
     xbsend --compress --exec 'aws s3 cp - s3://backups/monday.xb'
   The same with a pipe: upload under another name, move it after success:
     set -o pipefail; xbsend | aws s3 cp - s3://backups/new &&
@@ -81,7 +81,7 @@ func main() {
 	})
 }
 
-// run takes one backup, says what went wrong, and returns the exit code.
+// run makes one backup, reports what went wrong, and returns the exit code.
 func run(ctx context.Context, args []string, s streams) int {
 	var f flags
 	err := f.parse(args, s)
