@@ -267,7 +267,7 @@ var dataDirectories = layout{
 		if n, err := at.copied.String(t.Context(), "SELECT COUNT(*) FROM information_schema.INNODB_SYS_TABLESPACES WHERE FILENAME LIKE '"+at.dir+"/far%'"); n != "0" || err != nil {
 			t.Errorf("the copy uses %s files of the source, %v", n, err)
 		}
-		if !strings.Contains(at.received, "6 files that lay outside of the data directory are inside of "+at.target) {
+		if !strings.Contains(at.received, "restored 6 files from outside the data directory into "+at.target) {
 			t.Errorf("the report does not say where they are: %s", at.received)
 		}
 		// A server's recovery would change the files of the source.

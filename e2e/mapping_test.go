@@ -23,9 +23,9 @@ var mappedDirectories = layout{
 			t.Errorf("the copy uses %s files of the new directories, want 4: %v", n, err)
 		}
 		for _, want := range []string{
-			"3 tablespaces that lay below " + at.dir + "/far are below " + at.dir + "/new now",
-			"1 tablespaces that lay below " + at.dir + "/far2 are below " + at.dir + "/new2 now",
-			"4 files that lay outside of the data directory are inside of " + at.target, // of MyISAM and Aria
+			"restored 3 tablespaces from " + at.dir + "/far to " + at.dir + "/new\n",
+			"restored 1 tablespaces from " + at.dir + "/far2 to " + at.dir + "/new2\n",
+			"restored 4 files from outside the data directory into " + at.target, // of MyISAM and Aria
 		} {
 			if !strings.Contains(at.received, want) {
 				t.Errorf("the report does not say %q: %s", want, at.received)

@@ -25,8 +25,8 @@ import (
 const listHelp = `Usage: xbstream list [flags] [ARCHIVE]
        xbstream -t [flags] < ARCHIVE
 
-Lists the files in an archive. Of a file, only the end is read; to check every
-byte of it, use xbstream verify. A pipe is read and checked completely.
+Lists the files in an archive. From a file, it reads only the end; to check
+every byte, use xbstream verify. It reads and checks a pipe completely.
 
 Examples:
 
@@ -294,7 +294,7 @@ func infoBackup(line func(string, any), b *format.Backup) {
 		line("replicates from", where)
 	}
 	if s := extract.SlaveStatements(b); len(s) > 0 {
-		line("in its place", strings.Join(s, " "))
+		line("same source", strings.Join(s, " "))
 	}
 	if g := b.Galera; g != nil {
 		line("Galera", fmt.Sprintf("%s:%d, GTID domain %d", g.StateUUID, g.SeqNo, g.DomainID))

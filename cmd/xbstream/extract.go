@@ -26,17 +26,17 @@ import (
 const extractHelp = `Usage: xbstream extract [flags] [ARCHIVE]
        xbstream -x [flags] < ARCHIVE
 
-Restores the files of an archive into a directory. Files get their final names
-only after the whole archive has arrived, is complete and, with --prepare, is
+Restores the files of an archive to a directory. xbstream moves the files into
+place only after the whole archive has arrived and, with --prepare, is
 recovered.
 
 Examples:
 
-  Restore a backup, ready for a server to start on:
+  Restore a backup, so that a server can start from it directly:
     xbstream -x --prepare -C /var/lib/mysql --chown mysql:mysql monday.xb
   Restore an encrypted backup from a bucket:
     aws s3 cp s3://backups/monday.xb - | xbstream -x --prepare -i key.txt -C new
-  Restore one table, ready for ALTER TABLE ... IMPORT TABLESPACE:
+  Restore one table for ALTER TABLE ... IMPORT TABLESPACE:
     xbstream -x --only shop.orders --prepare --export -C one monday.xb
 `
 
@@ -56,13 +56,13 @@ type extractFlags struct {
 func (c *command) extract(ctx context.Context, args []string) error {
 	var x extractFlags
 	f := pflag.NewFlagSet("extract", pflag.ContinueOnError)
-	f.StringVarP(&x.opt.Dir, "directory", "C", ".", "restore into `DIR`, which must be empty or not exist")
+	f.StringVarP(&x.opt.Dir, "directory", "C", ".", "restore to `DIR`, which must be empty or not exist")
 	c.keys.register(f)
 	f.BoolVar(&x.prepare, "prepare", false, "recover the backup, so that a server can start from it directly")
 	f.VarP((*cli.Count)(&x.opt.Parallel), "parallel", "j", "number of workers (default: one per core)")
 	f.StringVar(&x.chown, "chown", "", "give the files to `USER:GROUP` (default: if root runs xbstream, the owner of DIR)")
 	f.StringArrayVar(&x.only, "only", nil, "restore only files that match `GLOB`: a path, db.table or database; repeatable")
-	f.BoolVar(&x.allowMissing, "allow-missing", false, "a GLOB of --only that matches nothing is a warning, not an error")
+	f.BoolVar(&x.allowMissing, "allow-missing", false, "if a GLOB of --only matches nothing, print a warning, not an error")
 	f.StringArrayVar(&x.mapping, "tablespace-mapping", nil, "restore InnoDB tables with a DATA DIRECTORY below OLD to NEW, not into DIR: `OLD=NEW`; repeatable")
 	f.BoolVar(&x.opt.IntoNonEmpty, "into-non-empty", false, "accept a DIR, or NEW, that contains other files, if none has a name that the backup needs")
 	f.BoolVar(&x.opt.RemovePartial, "remove-partial", false, "first remove what a killed extraction left in DIR, or in a NEW")
@@ -103,11 +103,11 @@ func (c *command) extract(ctx context.Context, args []string) error {
 func (x *extractFlags) check() error {
 	switch mapped := len(x.mapping) > 0; {
 	case x.how.export && !x.prepare:
-		return cli.Usagef("--export comes after --prepare")
+		return cli.Usagef("--export needs --prepare")
 	case x.how.export && mapped:
-		return cli.Usagef("--export finds tables in the directory only: leave out --tablespace-mapping")
+		return cli.Usagef("--export cannot be combined with --tablespace-mapping")
 	case x.prepare && x.how.server != "" && mapped:
-		return cli.Usagef("--with-server recovers no tables with a DATA DIRECTORY: leave out one or the other")
+		return cli.Usagef("--with-server cannot recover tables with a DATA DIRECTORY: do not combine it with --tablespace-mapping")
 	}
 	return x.how.check()
 }
@@ -166,10 +166,10 @@ func (c *command) runExtract(ctx context.Context, x extractFlags, args []string)
 
 func logExtracted(log *slog.Logger, x extractFlags, rep *extract.Report, prepared prepare.Report, took time.Duration) {
 	for _, m := range rep.Mapped {
-		log.Info(fmt.Sprintf("%d tablespaces that lay below %s are below %s now", m.Files, m.Old, m.New))
+		log.Info(fmt.Sprintf("restored %d tablespaces from %s to %s", m.Files, m.Old, m.New))
 	}
 	if rep.Moved > 0 {
-		log.Info(fmt.Sprintf("%d files that lay outside of the data directory are inside of %s now", rep.Moved, x.opt.Dir))
+		log.Info(fmt.Sprintf("restored %d files from outside the data directory into %s", rep.Moved, x.opt.Dir))
 	}
 	msg := "extracted"
 	if x.prepare {

@@ -75,7 +75,7 @@ func (c *command) stream(r io.Reader, parallel int) (extract.Frames, error) {
 func (c *command) classic() (opt classic.Options) {
 	if c.incomplete {
 		opt.Incomplete = func(reason error) {
-			c.out.Logger("xbstream", c.s.err).Warn("incomplete, accepted all the same: " + reason.Error())
+			c.out.Logger("xbstream", c.s.err).Warn("accepted although incomplete (--allow-incomplete): " + reason.Error())
 		}
 	}
 	return opt

@@ -1,5 +1,5 @@
-// Command xbstream reads archives of xbsend: it puts the files together in a
-// new directory and prepares them, so that the server just starts.
+// Command xbstream reads archives of xbsend: it restores the files to a new
+// directory and prepares them, so that a server can start from it directly.
 package main
 
 import (
@@ -32,10 +32,10 @@ XtraBackup, from a file or from standard input.
 Commands:
   extract, -x   restore files into a directory; --prepare recovers them
   prepare DIR   recover an extracted backup in place (crash recovery)
-  list, -t      names and sizes of the files in an archive
+  list, -t      list the files in an archive
   verify        check every byte of an archive, or every page of a directory
   create, -c    write an archive of ordinary files
-  info          server, LSN, binary log position, how to attach a replica
+  info          show server, LSN, binary log position, how to attach a replica
 
 Examples:
 
@@ -69,7 +69,7 @@ func main() {
 // errHelp says that help was asked for and printed.
 var errHelp = errors.New("help")
 
-// run runs one command, says what went wrong, and returns the exit code.
+// run runs one command, reports what went wrong, and returns the exit code.
 func run(ctx context.Context, args []string, s streams) int {
 	c := &command{s: s}
 	err := c.dispatch(ctx, args)

@@ -64,9 +64,9 @@ func (x *extractFlags) checkOnly(warn func(msg string)) error {
 	case len(names) == 0:
 		return nil
 	case !x.allowMissing:
-		return cli.Usagef("--only: the archive holds nothing that matches %s; nothing was extracted. Correct it, or give --allow-missing", strings.Join(names, ", "))
+		return cli.Usagef("--only: nothing in the archive matches %s; nothing was extracted. Correct it, or use --allow-missing", strings.Join(names, ", "))
 	}
-	x.selected.warned.Do(func() { warn("--only: the archive holds nothing that matches " + strings.Join(names, ", ")) })
+	x.selected.warned.Do(func() { warn("--only: nothing in the archive matches " + strings.Join(names, ", ")) })
 	return nil
 }
 

@@ -56,9 +56,9 @@ func (p *prepareFlags) register(f *pflag.FlagSet) {
 	f.BoolVar(&p.verify, "verify", false, "after preparing, read and check every page again")
 	f.StringVar(&p.server, "with-server", "", "let a server recover the copy, for encrypted tablespaces; `BINARY` is the server to start (mariadbd if left out)")
 	f.Lookup("with-server").NoOptDefVal = anyServer
-	f.BoolVar(&p.notImported, "nothing-imported", false, "with an encrypted redo log: you know that no table was imported while the backup ran")
-	f.BoolVar(&p.export, "export", false, "then write the .cfg files for ALTER TABLE ... IMPORT TABLESPACE; starts a server (see --with-server)")
-	f.StringArrayVar(&p.serverOptions, "server-option", nil, "start that server with `OPTION`, as plugin-load-add=file_key_management; repeatable")
+	f.BoolVar(&p.notImported, "nothing-imported", false, "with an encrypted redo log: prepare even if a table may have been imported during the backup; you know that none was")
+	f.BoolVar(&p.export, "export", false, "also write the .cfg files for ALTER TABLE ... IMPORT TABLESPACE; starts a server (see --with-server)")
+	f.StringArrayVar(&p.serverOptions, "server-option", nil, "start that server with `OPTION`, for example plugin-load-add=file_key_management; repeatable")
 }
 
 func (p *prepareFlags) options(log *slog.Logger) prepare.Options {
@@ -106,7 +106,7 @@ func (p *prepareFlags) check() error {
 		return nil
 	}
 	if _, err := prepare.FindServer(p.binary()); err != nil {
-		return fmt.Errorf("%w: --export starts a server on the copy, which rolls back what was not committed; install one, or name it with --with-server=BINARY: %w", errPrepare, err)
+		return fmt.Errorf("%w: --export starts a server on the copy, which rolls back uncommitted transactions; install one, or name it with --with-server=BINARY: %w", errPrepare, err)
 	}
 	return nil
 }

@@ -17,9 +17,9 @@ func logSettled(log *slog.Logger, rep prepare.Report) {
 		names []string
 	}{
 		{"removed tablespaces that were dropped during the backup", rep.Deleted},
-		{"renamed tablespaces as during the backup", rep.Renamed},
-		{"made tablespaces from redo alone", rep.Rebuilt},
-		{"passed over redo of tablespaces that are not in the backup", rep.Ignored},
+		{"renamed tablespaces that were renamed during the backup", rep.Renamed},
+		{"created tablespaces from redo", rep.Rebuilt},
+		{"skipped redo of tablespaces that are not in the backup", rep.Ignored},
 	} {
 		if n := len(kind.names); n > 0 {
 			log.Debug(kind.what, "tablespaces", n, "names", names{kind.names[:min(n, fewNames)], max(0, n-fewNames)})

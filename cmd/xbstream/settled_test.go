@@ -21,9 +21,9 @@ func TestSettledTablespacesAreShown(t *testing.T) {
 	}
 	want := []string{
 		"xbstream: removed tablespaces that were dropped during the backup (tablespaces 7, names a/1.ibd, a/2.ibd, a/3.ibd, a/4.ibd, a/5.ibd and 2 more)",
-		"xbstream: renamed tablespaces as during the backup (tablespaces 1, names a/old.ibd -> a/new.ibd)",
-		"xbstream: made tablespaces from redo alone (tablespaces 1, names a/redo.ibd)",
-		"xbstream: passed over redo of tablespaces that are not in the backup (tablespaces 1, names a/away.ibd)",
+		"xbstream: renamed tablespaces that were renamed during the backup (tablespaces 1, names a/old.ibd -> a/new.ibd)",
+		"xbstream: created tablespaces from redo (tablespaces 1, names a/redo.ibd)",
+		"xbstream: skipped redo of tablespaces that are not in the backup (tablespaces 1, names a/away.ibd)",
 	}
 	var log bytes.Buffer
 	logSettled((&cli.Output{Verbose: true}).Logger("xbstream", &log), rep)

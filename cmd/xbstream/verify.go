@@ -57,7 +57,7 @@ func (c *command) verify(ctx context.Context, args []string) error {
 	if b := rep.Manifest.Backup; b != nil {
 		attrs = append(attrs, "end_lsn", b.Redo.EndLSN)
 	}
-	c.out.Logger("xbstream", c.s.err).Info("everything is well", attrs...)
+	c.out.Logger("xbstream", c.s.err).Info("no problems found", attrs...)
 	return nil
 }
 
@@ -99,6 +99,6 @@ func (c *command) verifyClassic(ctx context.Context, r io.Reader) (*verify.Repor
 	}
 	t := ar.Totals()
 	rep := &verify.Report{Manifest: new(format.Manifest), Files: int(t.Files), Bytes: int64(t.DataBytes)}
-	c.out.Logger("xbstream", c.s.err).Warn("pages of a classic stream are not checked; extract it, prepare it with --verify")
+	c.out.Logger("xbstream", c.s.err).Warn("this checks no pages of a stream of mariabackup or XtraBackup; to check them, run: xbstream -x --prepare --verify")
 	return rep, nil
 }
