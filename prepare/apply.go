@@ -14,8 +14,7 @@ import (
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
-	"github.com/xbstream/xbstream/internal/mariadb/apply"
-	"github.com/xbstream/xbstream/internal/mariadb/redo"
+	"github.com/xbstream/xbstream/internal/innodb/redolog"
 )
 
 // PageError says at which page recovery failed.
@@ -59,6 +58,7 @@ type pageChain struct {
 
 // applier writes a batch into the pages.
 type applier struct {
+	dialect redolog.Dialect
 	tree    *tree
 	journal *journal
 	batch   *batch
@@ -252,7 +252,7 @@ func (w *worker) readPages(t *tablespace, pages []pageChain, buf []byte, off int
 // needed returns how many of the pages redo changes, but does not make anew.
 func (w *worker) needed(t *tablespace, pages []pageChain) (n int) {
 	for _, p := range pages {
-		if r, _, ok := w.first(t, p); ok && !makesPage(r) {
+		if r, _, ok := w.first(t, p); ok && !w.dialect.MakesPage(r.records) {
 			n++
 		}
 	}
@@ -286,9 +286,6 @@ func (a *applier) first(t *tablespace, p pageChain) (r run, rest *runs, ok bool)
 	}
 }
 
-// makesPage says whether a run starts with INIT_PAGE.
-func makesPage(r run) bool { return redo.RecordType(r.records[0]&0x70) == redo.InitPage }
-
 // applyPage brings one page up to date and says whether it changed.
 //
 // Whether a mini-transaction is in the page already is told by the page's LSN
@@ -304,7 +301,7 @@ func (w *worker) applyPage(t *tablespace, p pageChain, page []byte) (changed boo
 	}
 	have := format.LSN(0)
 	w.algorithm = innodb.AlgorithmNone
-	if !makesPage(r) {
+	if !w.dialect.MakesPage(r.records) {
 		if err := w.admit(t, p.key.page(), page); err != nil {
 			return false, fail(0, err)
 		}
@@ -312,13 +309,13 @@ func (w *worker) applyPage(t *tablespace, p pageChain, page []byte) (changed boo
 			return false, fail(0, fmt.Errorf("its LSN %v is after the backup's end %v: %w", have, w.end, ErrDamaged))
 		}
 	}
-	target := apply.Target{Space: t.id, Page: p.key.page(), Zip: t.pages.Zip}
+	target := redolog.Target{Space: t.id, Page: p.key.page(), Zip: t.pages.Zip}
 	last, records := format.LSN(0), 0
 	for ; ok; r, ok = rest.next() {
 		if r.start < have {
 			continue
 		}
-		n, err := apply.Apply(page, target, r.records)
+		n, err := w.dialect.Apply(page, target, r.records)
 		if err != nil {
 			return false, fail(r.at, fmt.Errorf("%w: %w", err, ErrDamaged))
 		}
@@ -444,11 +441,11 @@ func (p *preparation) learnFormat(t *tablespace) error {
 	page := make([]byte, innodb.MaxPageSize)
 	rest := b.runs(b.chains[i])
 	r, _ := rest.next()
-	if !makesPage(r) {
+	if !p.log.dialect.MakesPage(r.records) {
 		return fail(fmt.Errorf("its redo does not start with INIT_PAGE: %w", ErrIncomplete))
 	}
 	for ok := true; ok; r, ok = rest.next() {
-		if _, err := apply.Apply(page, apply.Target{Space: t.id}, r.records); err != nil {
+		if _, err := p.log.dialect.Apply(page, redolog.Target{Space: t.id}, r.records); err != nil {
 			return fail(fmt.Errorf("LSN %v: %w: %w", r.at, err, ErrDamaged))
 		}
 	}

@@ -7,7 +7,7 @@ import (
 	"sync"
 
 	"github.com/xbstream/xbstream/format"
-	"github.com/xbstream/xbstream/internal/mariadb/redo"
+	"github.com/xbstream/xbstream/internal/innodb/redolog"
 )
 
 // Feed reads a log while it still arrives, checks it and gathers the first
@@ -39,14 +39,14 @@ func NewFeed(ctx context.Context, opt Options) *Feed {
 }
 
 // Follow starts reading log, a plain one whose redo starts at LSN first and at
-// offset mariadb.StartOffset; what is in front of that is not read. The Feed
+// offset HeadSize of its dialect; what is in front of that is not read. The Feed
 // closes log. The function returned is told up to which LSN redo has been
 // written; it never waits. Follow is called once.
 func (f *Feed) Follow(log *os.File, first format.LSN) (arrived func(end format.LSN)) {
 	f.log = &redoLog{
 		f:       log,
-		header:  redo.Header{FirstLSN: first},
-		start:   redo.Checkpoint{LSN: first},
+		dialect: redolog.First(), // if it is of another one, this is no use, and no harm
+		head:    redolog.Head{FirstLSN: first, Checkpoint: first},
 		growing: newGrowth(),
 	}
 	f.done = make(chan struct{})
@@ -104,7 +104,7 @@ func (f *Feed) followed(l *redoLog) bool {
 	theirs, err2 := l.f.Stat()
 	payload, _ := f.log.growing.look()
 	return err1 == nil && err2 == nil && os.SameFile(ours, theirs) &&
-		l.start.LSN == f.log.start.LSN && l.header.FirstLSN == f.log.header.FirstLSN && l.payload == payload
+		l.head.Checkpoint == f.log.head.Checkpoint && l.head.FirstLSN == f.log.head.FirstLSN && l.payload == payload
 }
 
 // growth is how much there is of a log that still arrives. One goroutine waits

@@ -33,7 +33,7 @@ func arrive(t *testing.T, backup string) (dir string, a *arriving) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	a = &arriving{path: filepath.Join(dir, redoName), first: l.start.LSN}
+	a = &arriving{path: filepath.Join(dir, redoName), first: l.head.Checkpoint}
 	if a.content, err = os.ReadFile(a.path); err != nil {
 		t.Fatal(err)
 	}
@@ -298,7 +298,7 @@ func moveCheckpointEnd(dir string) error {
 		return err
 	}
 	defer l.Close()
-	head := redo.LinearHead(l.header.Creator, l.header.Encryption, redo.Checkpoint{LSN: l.start.LSN, EndLSN: l.end() - 1})
+	head := redo.LinearHead(l.head.Creator, redo.Encryption{}, redo.Checkpoint{LSN: l.head.Checkpoint, EndLSN: l.end() - 1})
 	f, err := os.OpenFile(filepath.Join(dir, redoName), os.O_RDWR, 0)
 	if err != nil {
 		return err

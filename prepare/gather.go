@@ -7,14 +7,14 @@ import (
 	"math"
 
 	"github.com/xbstream/xbstream/format"
-	"github.com/xbstream/xbstream/internal/mariadb/apply"
-	"github.com/xbstream/xbstream/internal/mariadb/redo"
+	"github.com/xbstream/xbstream/internal/innodb/redolog"
 )
 
 // gatherer reads redo and keeps what applying needs: the runs of the batch at
 // hand, and of the log as a whole what decides whether they count.
 type gatherer struct {
-	log *scanner
+	dialect redolog.Dialect
+	log     *scanner
 	// held is where the batch's part of the log is in memory.
 	held  *segments
 	limit int64 // of the batch's memory, in bytes
@@ -39,11 +39,11 @@ type gatherer struct {
 // gather reads a log from its start to until, or to its end, and keeps the
 // first batch. The caller closes the gatherer.
 func gather(ctx context.Context, l *redoLog, until format.LSN, opt Options, progress func(n int64)) (*gatherer, error) {
-	g, err := reserveGatherer(l.start, opt)
+	g, err := reserveGatherer(l.dialect, l.head, opt)
 	if err != nil {
 		return nil, err
 	}
-	g.log = l.scan(ctx, l.start.LSN, until)
+	g.log = l.scan(ctx, l.head.Checkpoint, until)
 	g.log.progress = progress
 	if _, err = g.next(); err == nil {
 		err = g.survey()
@@ -57,12 +57,13 @@ func gather(ctx context.Context, l *redoLog, until format.LSN, opt Options, prog
 }
 
 // reserveGatherer takes the memory for a batch.
-func reserveGatherer(start redo.Checkpoint, opt Options) (*gatherer, error) {
+func reserveGatherer(d redolog.Dialect, head redolog.Head, opt Options) (*gatherer, error) {
 	g := &gatherer{
-		limit:  min(opt.Memory-reserved(opt), maxBatch),
-		spaces: map[format.SpaceID]*history{},
-		whole:  completeness{start: start},
-		pos:    start.LSN,
+		dialect: d,
+		limit:   min(opt.Memory-reserved(opt), maxBatch),
+		spaces:  map[format.SpaceID]*history{},
+		whole:   completeness{start: head},
+		pos:     head.Checkpoint,
 	}
 	mem, release, err := reserve(g.limit + spill)
 	if err != nil {
@@ -213,20 +214,18 @@ func (g *gatherer) take(b *block, m span, keep bool) error {
 		if i+1 < len(runs) {
 			to = m.from + runs[i+1]
 		}
-		first, body, _, err := redo.NextRecord(b.buf[at:to])
+		first, err := g.dialect.Run(b.buf[at:to])
 		if err != nil {
 			return err
 		}
-		if first&0x80 != 0 {
+		if first.File {
 			if err := g.takeFile(b.buf[at:to], b.base+format.LSN(at)); err != nil {
 				return err
 			}
 			continue
 		}
 		r := run{at: b.base + format.LSN(at), size: to - at, start: b.base + format.LSN(m.from), end: b.base + format.LSN(m.to)}
-		if err := g.takeRun(r, redo.RecordType(first&0x70), body, keep); err != nil {
-			return err
-		}
+		g.takeRun(r, first, keep)
 	}
 	return nil
 }
@@ -234,13 +233,10 @@ func (g *gatherer) take(b *block, m span, keep bool) error {
 // takeRun looks into the first record of a run. Only what comes after a page's
 // last INIT_PAGE or FREE_PAGE counts, by order of records, also within one
 // mini-transaction (InnoDB log0recv.cc, recv_sys_t::add).
-func (g *gatherer) takeRun(r run, kind redo.RecordType, body []byte, keep bool) error {
-	key, payload, err := splitKey(body)
-	if err != nil {
-		return err
-	}
-	void, add := kind == redo.FreePage || kind == redo.InitPage, kind != redo.FreePage
-	if kind == redo.Extended && apply.TrimPages(payload) {
+func (g *gatherer) takeRun(r run, first redolog.Run, keep bool) {
+	key := keyOf(first.Space, first.Page)
+	void, add := first.Kind == redolog.Frees || first.Kind == redolog.Makes, first.Kind != redolog.Frees
+	if first.Kind == redolog.Trims {
 		add = false
 		if !g.surveyed {
 			h := g.history(key.space())
@@ -256,20 +252,6 @@ func (g *gatherer) takeRun(r run, kind redo.RecordType, body []byte, keep bool) 
 	if keep && add {
 		g.batch.add(key, r)
 	}
-	return nil
-}
-
-// splitKey reads the page id at the start of a record's body.
-func splitKey(body []byte) (pageKey, []byte, error) {
-	space, n := redo.Varint(body)
-	if n <= 0 {
-		return 0, nil, redo.ErrMalformed
-	}
-	page, k := redo.Varint(body[n:])
-	if k <= 0 {
-		return 0, nil, redo.ErrMalformed
-	}
-	return keyOf(format.SpaceID(space), format.PageNo(page)), body[n+k:], nil
 }
 
 func (g *gatherer) noteVoid(k pageKey, at format.LSN) {
@@ -288,16 +270,12 @@ func (g *gatherer) voided(k pageKey) bool {
 }
 
 func (g *gatherer) takeFile(record []byte, at format.LSN) error {
-	walk := redo.NewRecords(record)
-	if !walk.Next() {
-		return walk.Err()
-	}
-	f, err := walk.Record().ParseFile()
+	f, err := g.dialect.File(record)
 	if err != nil || g.surveyed {
 		return err
 	}
 	g.whole.see(at, f)
-	if f.Op == redo.FileCheckpoint {
+	if f.Op == redolog.FileCheckpoint {
 		return nil
 	}
 	g.history(f.Space).see(at, f)
@@ -305,15 +283,15 @@ func (g *gatherer) takeFile(record []byte, at format.LSN) error {
 }
 
 // see takes note of a record about the file.
-func (h *history) see(at format.LSN, f redo.FileRecord) {
+func (h *history) see(at format.LSN, f redolog.FileRecord) {
 	h.name, h.alive = f.Name, true
 	switch f.Op {
-	case redo.FileCreate:
+	case redolog.FileCreated:
 		h.created, h.renamed = true, true
-	case redo.FileRename:
+	case redolog.FileRenamed:
 		h.former = append(h.former, f.Name)
 		h.name, h.renamed = f.NewName, true
-	case redo.FileDelete:
+	case redolog.FileDeleted:
 		h.deleted, h.alive = at, false
 	}
 }

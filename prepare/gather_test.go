@@ -5,14 +5,14 @@ import (
 	"testing"
 
 	"github.com/xbstream/xbstream/format"
-	"github.com/xbstream/xbstream/internal/mariadb/apply"
+	"github.com/xbstream/xbstream/internal/innodb/redolog"
 	"github.com/xbstream/xbstream/internal/mariadb/redo"
 )
 
 // newGatherer returns one with room for mem bytes of runs, in a log that starts at
 // LSN 1000.
 func newGatherer(mem int64) *gatherer {
-	g := &gatherer{limit: mem, spaces: map[format.SpaceID]*history{}}
+	g := &gatherer{dialect: redolog.First(), limit: mem, spaces: map[format.SpaceID]*history{}}
 	g.batch = &batch{mem: make([]byte, mem+spill)}
 	g.batch.reset(1000, 0)
 	return g
@@ -21,9 +21,9 @@ func newGatherer(mem int64) *gatherer {
 // takeRecords takes one mini-transaction that starts at an LSN.
 func takeRecords(g *gatherer, at format.LSN, records []byte, keep bool) error {
 	b := &block{buf: redo.AppendMTR(nil, records, 1), base: at}
-	err := b.runs.Next(b.buf, false)
+	err := g.dialect.Next(&b.runs, b.buf, false)
 	if err == nil {
-		err = g.take(b, span{0, uint32(b.runs.MarkerAt), uint32(b.runs.Size), 0, uint32(len(b.runs.Starts))}, keep)
+		err = g.take(b, span{0, uint32(b.runs.RecordsEnd), uint32(b.runs.Size), 0, uint32(len(b.runs.Starts))}, keep)
 	}
 	return err
 }
@@ -186,7 +186,7 @@ func FuzzGather(f *testing.F) {
 				if !bytes.Contains(records, r.records) {
 					t.Fatalf("run %x is not in %x", r.records, records)
 				}
-				if _, err := apply.Apply(page, apply.Target{Space: k.space(), Page: k.page()}, r.records); err != nil {
+				if _, err := g.dialect.Apply(page, redolog.Target{Space: k.space(), Page: k.page()}, r.records); err != nil {
 					break
 				}
 			}

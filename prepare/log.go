@@ -1,13 +1,14 @@
 package prepare
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 
 	"github.com/xbstream/xbstream/format"
-	"github.com/xbstream/xbstream/internal/mariadb/redo"
+	"github.com/xbstream/xbstream/internal/innodb/redolog"
 )
 
 // redoLog is the linear log of a backup: its payload starts at the checkpoint,
@@ -15,8 +16,8 @@ import (
 type redoLog struct {
 	f       *os.File
 	payload int64 // bytes after the head
-	header  redo.Header
-	start   redo.Checkpoint
+	dialect redolog.Dialect
+	head    redolog.Head
 	// growing, if set, says in payload's place how much there is of a log that
 	// still arrives.
 	growing *growth
@@ -38,57 +39,53 @@ func openRedo(dir string) (*redoLog, error) {
 
 func (l *redoLog) Close() error { return l.f.Close() }
 
-func (l *redoLog) readHead() error {
-	head := make([]byte, redo.StartOffset)
-	if n, err := io.ReadFull(l.f, head); err != nil {
-		return fmt.Errorf("%d bytes where the head has %d: %w", n, len(head), ErrIncomplete)
+func (l *redoLog) readHead() (err error) {
+	l.dialect, l.head, err = redolog.Detect(l.f)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: %w", err, ErrIncomplete)
 	}
-	var err error
-	if l.header, err = redo.ParseHeader(head); err != nil {
-		return err
-	}
-	if l.start, err = redo.NewestCheckpoint(head, l.header.FirstLSN); err != nil {
+	if err != nil {
 		return err
 	}
 	st, err := l.f.Stat()
 	if err != nil {
 		return err
 	}
-	l.payload = st.Size() - redo.StartOffset
+	l.payload = st.Size() - l.offset(l.head.FirstLSN)
 	return nil
 }
 
 // linear says that the log is a backup's and not one a server has written to.
-func (l *redoLog) linear() bool { return l.start.LSN == l.header.FirstLSN }
+func (l *redoLog) linear() bool { return l.head.Checkpoint == l.head.FirstLSN }
 
 // end is the LSN after the last byte of the file.
-func (l *redoLog) end() format.LSN { return l.header.FirstLSN + format.LSN(l.payload) }
+func (l *redoLog) end() format.LSN { return l.head.FirstLSN + format.LSN(l.payload) }
 
 // offset is where in the file an LSN stands.
 func (l *redoLog) offset(at format.LSN) int64 {
-	return redo.StartOffset + int64(at-l.header.FirstLSN)
+	return int64(l.dialect.HeadSize()) + int64(at-l.head.FirstLSN)
 }
 
 // completeness watches the two things that make a log whole: the end LSN and
 // the FILE_CHECKPOINT that belongs to the checkpoint it starts from.
 type completeness struct {
-	start redo.Checkpoint
+	start redolog.Head
 	want  format.LSN
-	mark  format.LSN // where FILE_CHECKPOINT(start.LSN) was met last, or 0
+	mark  format.LSN // where the mark of that checkpoint was met last, or 0
 	// hidden says that the log is encrypted: no mark can be seen.
 	hidden bool
 }
 
 // see looks at the file records of a plain log.
-func (c *completeness) see(at format.LSN, r redo.FileRecord) {
-	if r.Op == redo.FileCheckpoint && r.Checkpoint == c.start.LSN {
+func (c *completeness) see(at format.LSN, r redolog.FileRecord) {
+	if r.Op == redolog.FileCheckpoint && r.Checkpoint == c.start.Checkpoint {
 		c.mark = at
 	}
 }
 
 // marked says that the mark is where the checkpoint says, or cannot be seen.
 func (c *completeness) marked() bool {
-	return c.hidden || c.mark != 0 && c.mark >= c.start.EndLSN
+	return c.hidden || c.mark != 0 && c.mark >= c.start.CheckpointEnd
 }
 
 // check says what is missing of a log that ends at end.
@@ -97,7 +94,7 @@ func (c *completeness) check(end format.LSN) error {
 		return fmt.Errorf("%s: ends at LSN %v, the backup at %v: %w", redoName, end, c.want, ErrIncomplete)
 	}
 	if !c.marked() {
-		return fmt.Errorf("%s: FILE_CHECKPOINT(%v), due at LSN %v, is missing: %w", redoName, c.start.LSN, c.start.EndLSN, ErrIncomplete)
+		return fmt.Errorf("%s: FILE_CHECKPOINT(%v), due at LSN %v, is missing: %w", redoName, c.start.Checkpoint, c.start.CheckpointEnd, ErrIncomplete)
 	}
 	return nil
 }

@@ -276,9 +276,9 @@ func historyOf(t *testing.T, backup string, free func(pageKey, bool)) map[format
 		t.Fatal(err)
 	}
 	defer l.Close()
-	log := l.scan(context.Background(), l.start.LSN, l.end())
+	log := l.scan(context.Background(), l.head.Checkpoint, l.end())
 	defer log.close()
-	g := &gatherer{limit: maxBatch, spaces: map[format.SpaceID]*history{}, log: log, pos: l.start.LSN}
+	g := &gatherer{dialect: l.dialect, limit: maxBatch, spaces: map[format.SpaceID]*history{}, log: log, pos: l.head.Checkpoint}
 	g.batch = &batch{mem: make([]byte, 3*l.payload+spill)}
 	if _, err := g.next(); !errors.Is(err, io.EOF) {
 		t.Fatal(err)

@@ -15,7 +15,6 @@ import (
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
-	"github.com/xbstream/xbstream/internal/mariadb/redo"
 )
 
 // preparation is one Run.
@@ -122,7 +121,7 @@ func (p *preparation) forgetRedo() {
 	part := p.log.payload/int64(p.opt.Parallel) + 1
 	var wg sync.WaitGroup
 	for i := range int64(p.opt.Parallel) {
-		wg.Go(func() { uncache(p.log.f, redo.StartOffset+i*part, part) })
+		wg.Go(func() { uncache(p.log.f, p.log.offset(p.log.head.FirstLSN)+i*part, part) })
 	}
 	wg.Wait()
 }
@@ -130,15 +129,15 @@ func (p *preparation) forgetRedo() {
 // checkLog refuses logs that are not what a backup leaves.
 func (p *preparation) checkLog() error {
 	l := p.log
-	p.rep.CheckpointLSN = l.start.LSN
-	if l.header.Encrypted() {
+	p.rep.CheckpointLSN = l.head.Checkpoint
+	if l.head.Encrypted {
 		return fmt.Errorf("%s: %w", redoName, ErrEncrypted)
 	}
 	if !l.linear() {
-		return fmt.Errorf("%s: created by %q and in use since, not a backup's: %w", redoName, l.header.Creator, ErrNotBackup)
+		return fmt.Errorf("%s: created by %q and in use since, not a backup's: %w", redoName, l.head.Creator, ErrNotBackup)
 	}
-	if m := p.origin.manifest; m != nil && l.start.LSN > m.Backup.Redo.CheckpointLSN && !p.minimal() {
-		return fmt.Errorf("%s: starts at LSN %v, the backup at %v: %w", redoName, l.start.LSN, m.Backup.Redo.CheckpointLSN, ErrIncomplete)
+	if m := p.origin.manifest; m != nil && l.head.Checkpoint > m.Backup.Redo.CheckpointLSN && !p.minimal() {
+		return fmt.Errorf("%s: starts at LSN %v, the backup at %v: %w", redoName, l.head.Checkpoint, m.Backup.Redo.CheckpointLSN, ErrIncomplete)
 	}
 	return nil
 }
@@ -146,17 +145,15 @@ func (p *preparation) checkLog() error {
 // minimal says that the log is the one publish leaves: an earlier run got that
 // far, and data files are done.
 func (p *preparation) minimal() bool {
-	return p.log.payload == minimalPayload && p.log.end() >= p.origin.endLSN
+	return p.log.payload == p.log.dialect.EmptySize() && p.log.end() >= p.origin.endLSN
 }
-
-const minimalPayload = 16 // one FILE_CHECKPOINT
 
 // gathered returns the first batch and what the log as a whole says. If
 // Options.Feed read this very log while it arrived, that is done already.
 func (p *preparation) gathered(ctx context.Context) (*gatherer, error) {
 	progress := p.progress("read redo", p.log.payload)
 	if g := p.opt.Feed.take(ctx, p.log, p.until()); g != nil {
-		p.rep.RedoBytes = int64(g.pos - p.log.start.LSN)
+		p.rep.RedoBytes = int64(g.pos - p.log.head.Checkpoint)
 		progress(p.rep.RedoBytes)
 		return g, nil
 	}
@@ -175,7 +172,7 @@ func (p *preparation) checkRedo(ctx context.Context) (more bool, err error) {
 		p.redo.log = p.log.scan(ctx, p.redo.end, p.end)
 		p.redo.pos = p.redo.end
 	}
-	p.redo.whole.start, p.redo.whole.want = p.log.start, p.origin.endLSN
+	p.redo.whole.start, p.redo.whole.want = p.log.head, p.origin.endLSN
 	return more, p.redo.whole.check(p.end)
 }
 
@@ -238,7 +235,7 @@ func (p *preparation) applyBatch(ctx context.Context) error {
 		bytes += t.bytes()
 	}
 	progress := p.progress("apply redo", bytes)
-	a := &applier{tree: p.tree, journal: p.journal, batch: p.redo.batch, end: p.end, done: progress}
+	a := &applier{dialect: p.log.dialect, tree: p.tree, journal: p.journal, batch: p.redo.batch, end: p.end, done: progress}
 	if err := a.apply(ctx, p.opt.Parallel, tasks); err != nil {
 		return err
 	}
@@ -368,9 +365,8 @@ func (p *preparation) publish() error {
 	if err := p.tree.updateManifest(p.origin.manifest); err != nil {
 		return err
 	}
-	creator := redo.BackupCreator(p.log.header.Creator)
 	if !p.minimal() {
-		content := redo.MinimalLog(p.end-minimalPayload, creator)
+		content := p.log.dialect.EmptyLog(p.end, p.log.head.Creator)
 		if err := replaceFile(filepath.Join(p.dir, redoName), content); err != nil {
 			return err
 		}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/xbstream/xbstream/format"
+	_ "github.com/xbstream/xbstream/internal/families" // whose redo is read
 	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/internal/mariadb/redo"
 )
@@ -232,7 +233,7 @@ func settled(t *testing.T, backup string) (string, *format.Manifest) {
 	}
 	defer l.Close()
 	m := &format.Manifest{Tool: "test", Backup: &format.Backup{Type: "full-backuped", Server: o.server,
-		Redo: format.Redo{Format: redo.FormatName, CheckpointLSN: l.start.LSN, CheckpointEndLSN: l.start.EndLSN, EndLSN: o.endLSN}}}
+		Redo: format.Redo{Format: redo.FormatName, CheckpointLSN: l.head.Checkpoint, CheckpointEndLSN: l.head.CheckpointEnd, EndLSN: o.endLSN}}}
 	for _, s := range tr.spaces {
 		for _, f := range s.files {
 			m.Files = append(m.Files, manifestFile(t, tr, s, f))

@@ -9,7 +9,7 @@ import (
 	"sync"
 
 	"github.com/xbstream/xbstream/format"
-	"github.com/xbstream/xbstream/internal/mariadb/redo"
+	"github.com/xbstream/xbstream/internal/innodb/redolog"
 )
 
 // mtr is a mini-transaction whose framing and checksum were checked. It is
@@ -44,7 +44,7 @@ type block struct {
 	buf  []byte // within a segment
 	base format.LSN
 	mtrs []span
-	runs redo.RunScan
+	runs redolog.Scan
 	// err is what comes after the last mini-transaction; io.EOF at the end.
 	err error
 }
@@ -171,9 +171,9 @@ func (s *scanner) read(ctx context.Context, from, until format.LSN) {
 
 // fill finds the mini-transactions of the block that starts at LSN from.
 func (s *scanner) fill(ctx context.Context, b *block, from, until format.LSN) {
-	b.base, b.mtrs, b.runs = from, b.mtrs[:0], redo.RunScan{Starts: b.runs.Starts[:0]}
+	b.base, b.mtrs, b.runs = from, b.mtrs[:0], redolog.Scan{Starts: b.runs.Starts[:0]}
 	b.err = readable(func() error {
-		at := int64(from - s.log.header.FirstLSN)
+		at := int64(from - s.log.head.FirstLSN)
 		have, err := s.log.await(ctx, at+overlap)
 		if err != nil {
 			return err
@@ -196,26 +196,22 @@ func (b *block) split(l *redoLog, until format.LSN, last bool) error {
 			return io.EOF
 		}
 		firstRun := uint32(len(b.runs.Starts))
-		err := b.runs.Next(b.buf[used:], l.header.Encrypted())
-		if err != nil || b.runs.Marker != 1 {
+		if err := l.dialect.Next(&b.runs, b.buf[used:], l.head.Encrypted); err != nil {
 			return b.failed(err, at, used, last)
 		}
 		from := uint32(used)
 		used += b.runs.Size
-		b.mtrs = append(b.mtrs, span{from, from + uint32(b.runs.MarkerAt), uint32(used), firstRun, uint32(len(b.runs.Starts))})
+		b.mtrs = append(b.mtrs, span{from, from + uint32(b.runs.RecordsEnd), uint32(used), firstRun, uint32(len(b.runs.Starts))})
 	}
 	return nil
 }
 
-// failed says what it means that no mini-transaction with the right marker was
-// found at an LSN, used bytes into the block.
+// failed says what it means that no mini-transaction was found at an LSN, used bytes into the block.
 func (b *block) failed(err error, at format.LSN, used int, last bool) error {
 	switch {
-	case err == nil:
-		err = errors.New("end marker is not 1")
-	case errors.Is(err, redo.ErrShort) && last:
+	case errors.Is(err, redolog.ErrShort) && last:
 		return fmt.Errorf("%s: ends inside the mini-transaction at LSN %v: %w", redoName, at, ErrIncomplete)
-	case errors.Is(err, redo.ErrShort) && used > 0:
+	case errors.Is(err, redolog.ErrShort) && used > 0:
 		return nil // the next block starts here
 	}
 	return (&mtr{start: at}).damaged(err)

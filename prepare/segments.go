@@ -9,7 +9,7 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/xbstream/xbstream/internal/mariadb/redo"
+	"github.com/xbstream/xbstream/internal/innodb/redolog"
 )
 
 // segments are the pieces of a log that are in memory. They are mapped, not
@@ -35,7 +35,7 @@ type segment struct {
 
 const (
 	segmentSize = 4 << 20 // a multiple of every system's page size
-	overlap     = redo.MaxMTR + 4096
+	overlap     = redolog.MaxMTR + 4096
 )
 
 func newSegments(f *os.File) *segments { return &segments{f: f, open: map[int64]*segment{}} }

@@ -8,11 +8,10 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
-	"github.com/xbstream/xbstream/internal/mariadb/redo"
+	"github.com/xbstream/xbstream/internal/innodb/redolog"
 )
 
 // This file makes sure that a server recovers from the log of a backup what the
@@ -28,13 +27,15 @@ func readyRedo(ctx context.Context, dir string, o *origin, opt Options, rep *Rep
 		return err
 	}
 	defer l.Close()
-	rep.CheckpointLSN = l.start.LSN
+	rep.CheckpointLSN = l.head.Checkpoint
 	if !l.linear() {
 		return nil
 	}
 	s := logSurvey{
-		whole:  completeness{start: l.start, want: o.endLSN, hidden: l.header.Encrypted()},
-		spaces: map[format.SpaceID]*history{},
+		dialect: l.dialect,
+		traces:  l.dialect.Traces(),
+		whole:   completeness{start: l.head, want: o.endLSN, hidden: l.head.Encrypted},
+		spaces:  map[format.SpaceID]*history{},
 	}
 	if err := s.read(ctx, l, o.endLSN); err != nil {
 		return err
@@ -62,15 +63,16 @@ func readyRedo(ctx context.Context, dir string, o *origin, opt Options, rep *Rep
 
 // logSurvey is what a log says as a whole.
 type logSurvey struct {
-	whole  completeness
-	spaces map[format.SpaceID]*history
-	traces []redo.Trace // in their place, of an encrypted log
-	bytes  int64
+	dialect redolog.Dialect
+	whole   completeness
+	spaces  map[format.SpaceID]*history
+	traces  redolog.Traces // in their place, of an encrypted log
+	bytes   int64
 }
 
 // read reads the log up to until and makes sure that it is whole.
 func (s *logSurvey) read(ctx context.Context, l *redoLog, until format.LSN) error {
-	m := l.scan(ctx, l.start.LSN, until)
+	m := l.scan(ctx, l.head.Checkpoint, until)
 	defer m.close()
 	for {
 		t, err := m.next()
@@ -89,13 +91,12 @@ func (s *logSurvey) read(ctx context.Context, l *redoLog, until format.LSN) erro
 
 func (s *logSurvey) see(t mtr) (err error) {
 	if s.whole.hidden {
-		s.traces, err = redo.AppendTraces(s.traces, t.records, t.start, t.end)
-		return err
+		return s.traces.Add(t.records, t.start, t.end)
 	}
-	files, err := redo.FileRecords(t.records)
+	files, err := s.dialect.Files(t.records)
 	for _, f := range files {
 		s.whole.see(t.start, f)
-		if f.Op == redo.FileCheckpoint {
+		if f.Op == redolog.FileCheckpoint {
 			continue
 		}
 		h := s.spaces[f.Space]
@@ -137,16 +138,15 @@ func (s *logSurvey) imported(tr *tree) (map[format.SpaceID]format.LSN, error) {
 // refuseImported refuses a backup with an encrypted log if a table may have been
 // imported: nothing can then be kept from the server.
 func (s *logSurvey) refuseImported(tr *tree) error {
-	if !slices.ContainsFunc(s.traces, func(t redo.Trace) bool { return t.Op == redo.FileDelete }) {
+	if !s.traces.Deleted() {
 		return nil
 	}
-	traces := redo.NewTraces(s.traces)
 	return tr.each("*.ibd", func(rel string) error {
 		id, err := tr.spaceID(rel)
 		if err != nil {
 			return err
 		}
-		at, may, err := traces.Imported(id, "./"+rel, func(floor format.LSN) (innodb.Age, error) {
+		at, may, err := s.traces.Imported(id, "./"+rel, func(floor format.LSN) (innodb.Age, error) {
 			return tr.readAge(rel, floor)
 		})
 		if err != nil {
@@ -236,7 +236,7 @@ func (l *redoLog) hideIn(ctx context.Context, f *os.File, back map[format.SpaceI
 	for _, at := range back {
 		last = max(last, at)
 	}
-	m := l.scan(ctx, l.start.LSN, last+1)
+	m := l.scan(ctx, l.head.Checkpoint, last+1)
 	defer m.close()
 	var records []byte
 	for {
@@ -248,35 +248,18 @@ func (l *redoLog) hideIn(ctx context.Context, f *os.File, back map[format.SpaceI
 			return err
 		}
 		records = append(records[:0], t.records...) // the log's memory is not to be written to
-		changed, err := hideRecords(records, t.start, back)
+		changed, err := l.dialect.Hide(records, func(id format.SpaceID) bool {
+			deleted, ok := back[id]
+			return ok && t.start <= deleted
+		})
 		if err != nil {
 			return t.damaged(err)
 		}
 		if !changed {
 			continue
 		}
-		if _, err := f.WriteAt(redo.AppendMTR(nil, records, 1), l.offset(t.start)); err != nil {
+		if _, err := f.WriteAt(l.dialect.Frame(nil, records), l.offset(t.start)); err != nil {
 			return err
 		}
 	}
-}
-
-// hideRecords changes the records of the mini-transaction at an LSN that belong
-// to what imported tablespaces were before.
-func hideRecords(records []byte, at format.LSN, back map[format.SpaceID]format.LSN) (changed bool, err error) {
-	walk := redo.NewRecords(records)
-	for start := 0; walk.Next(); start = len(records) - walk.Rest() {
-		r := walk.Record()
-		deleted, ok := back[r.Space]
-		switch {
-		case !ok || at > deleted:
-		case !r.File:
-			redo.HideRecord(records[start:], r.Payload)
-			changed = true
-		case r.Op == redo.FileDelete:
-			redo.HideFileDelete(records[start:])
-			changed = true
-		}
-	}
-	return changed, walk.Err()
 }

@@ -7,12 +7,19 @@ import (
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/family"
+	"github.com/xbstream/xbstream/internal/innodb/redolog"
 	"github.com/xbstream/xbstream/internal/mariadb"
 )
 
 // All are the families, in the order in which a server is shown to them.
 var All = []family.Family{
 	mariadb.Family{},
+}
+
+func init() {
+	for _, f := range All {
+		redolog.Register(f.Redo())
+	}
 }
 
 // Named returns the family of that name; another one is format.ErrUnsupported.

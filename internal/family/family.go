@@ -3,7 +3,10 @@
 // package families lists those there are.
 package family
 
-import "github.com/xbstream/xbstream/format"
+import (
+	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/innodb/redolog"
+)
 
 // Family is one family of servers.
 type Family interface {
@@ -20,4 +23,6 @@ type Restorer interface {
 	// extract.RedoStart, so that it becomes a log of the family's. An error says
 	// that the manifest is damaged, unless it is format.ErrUnsupported.
 	RedoHead(b *format.Backup) ([]byte, error)
+	// Redo returns what recovery must know of the redo log.
+	Redo() redolog.Dialect
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/families"
 	"github.com/xbstream/xbstream/internal/family"
+	"github.com/xbstream/xbstream/internal/innodb/redolog"
 	"github.com/xbstream/xbstream/internal/servertest"
 	"github.com/xbstream/xbstream/redotail"
 	"github.com/xbstream/xbstream/server"
@@ -29,6 +30,7 @@ func (f toy) Recognises(server.Identity) bool                              { ret
 func (toy) Attach(context.Context, *server.Session) (server.Server, error) { return toyServer{}, nil }
 func (toy) Files(chunker.Layout) chunker.Discoverer                        { return nil }
 func (toy) OpenRedo(context.Context, string) (redotail.Log, error)         { return nil, errToy }
+func (toy) Redo() redolog.Dialect                                          { return nil }
 func (toy) RedoHead(*format.Backup) ([]byte, error)                        { return []byte("toy"), nil }
 
 type toyServer struct{ server.Server }

@@ -1,7 +1,7 @@
 // Package mariadb is the family of MariaDB servers, from 10.8 on. Its rooms are
 // source (discovery, checks, locks, position), files (where they are and when they
 // stand still), tail (the redo log of a running server), redo (that log on disk)
-// and apply (what its records do to pages).
+// and apply (what its records do to pages). This package puts them together.
 package mariadb
 
 import (

@@ -5,21 +5,16 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/innodb/redolog"
 	"github.com/xbstream/xbstream/internal/mariadb/redo"
 )
 
 // ErrMalformed means a record that does not fit the page it is for.
 var ErrMalformed = errors.New("redo record does not fit its page")
 
-// Target says which page is being recovered.
-type Target struct {
-	Space format.SpaceID
-	Page  format.PageNo
-	// Zip marks a page of a ROW_FORMAT=COMPRESSED tablespace: redo describes
-	// its compressed image, never the rows in it.
-	Zip bool
-}
+// Target says which page is being recovered. Of a page of a ROW_FORMAT=COMPRESSED
+// tablespace, redo describes the compressed image, never the rows in it.
+type Target = redolog.Target
 
 // Offsets in every page (InnoDB fil0fil.h).
 const (

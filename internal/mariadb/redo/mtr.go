@@ -4,11 +4,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+
+	"github.com/xbstream/xbstream/internal/innodb/redolog"
 )
 
 // MaxMTR bounds the size of a mini-transaction in bytes (InnoDB mtr0types.h,
 // MTR_SIZE_MAX). The largest seen in millions had 32 KB.
-const MaxMTR = 1 << 20
+const MaxMTR = redolog.MaxMTR
 
 const (
 	nonceSize = 8
@@ -20,12 +22,12 @@ const (
 // ordinary answer, given thousands of times a second.
 var (
 	// ErrShort means that the bytes end before the mini-transaction does.
-	ErrShort = errors.New("mini-transaction is not complete")
+	ErrShort = redolog.ErrShort
 	// ErrEnd means that an end marker or padding stands where a record
 	// should start.
 	ErrEnd = errors.New("no mini-transaction starts here")
 	// ErrMalformed means that the lengths of the records make no sense.
-	ErrMalformed = errors.New("malformed redo record")
+	ErrMalformed = redolog.ErrMalformed
 	// ErrCRC means that the mini-transaction's checksum does not match.
 	ErrCRC = errors.New("mini-transaction checksum mismatch")
 )
@@ -63,28 +65,15 @@ func ScanMTR(b []byte, encrypted bool) (MTR, error) {
 	return MTR{Records: b[:at], Marker: b[at], MarkerAt: at, Size: size}, nil
 }
 
-// RunScan finds the runs in one mini-transaction after the other. A run is a page
-// record that names its page, with the records after it that go on there, or a
-// file record.
-type RunScan struct {
-	// Starts is where runs start, in bytes from the start of their
-	// mini-transaction. Next appends to it.
-	Starts []uint32
-	// Records counts the page records.
-	Records int
-	// Marker, MarkerAt and Size are those of the last mini-transaction: see MTR.
-	Marker         byte
-	MarkerAt, Size int
-}
-
-// Next reads the mini-transaction at the start of b as ScanMTR does. FREE_PAGE or
-// INIT_PAGE that go on with a page are ErrMalformed too.
-func (s *RunScan) Next(b []byte, encrypted bool) error {
+// ScanRuns reads the mini-transaction at the start of b as ScanMTR does, finds its
+// runs, and returns its end marker. FREE_PAGE or INIT_PAGE that go on with a page
+// are ErrMalformed too.
+func ScanRuns(s *redolog.Scan, b []byte, encrypted bool) (marker byte, err error) {
 	at, onPage := 0, false
 	for at < len(b) && b[at] > 1 {
 		next, err := recordEnd(b, at)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		switch first := b[at]; {
 		case first&bitSame == 0:
@@ -94,7 +83,7 @@ func (s *RunScan) Next(b []byte, encrypted bool) error {
 		case !onPage:
 			s.Starts = append(s.Starts, uint32(at))
 		case first&0x60 == 0:
-			return ErrMalformed
+			return 0, ErrMalformed
 		default:
 			s.Records++
 		}
@@ -102,10 +91,10 @@ func (s *RunScan) Next(b []byte, encrypted bool) error {
 	}
 	size, err := sizeMTR(b, at, encrypted)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	s.Marker, s.MarkerAt, s.Size = b[at], at, size
-	return nil
+	s.RecordsEnd, s.Size = at, size
+	return b[at], nil
 }
 
 // recordEnd returns where the record ends that starts at b[at].

@@ -138,7 +138,7 @@ func (r *Records) take(first byte, body []byte) error {
 		}
 		return nil
 	}
-	space, page, payload, err := pageID(body)
+	space, page, payload, err := PageID(body)
 	if err != nil {
 		return err
 	}
@@ -150,8 +150,8 @@ func (r *Records) take(first byte, body []byte) error {
 	return nil
 }
 
-// pageID splits the page id off a record's body.
-func pageID(body []byte) (format.SpaceID, format.PageNo, []byte, error) {
+// PageID splits the page id off a record's body.
+func PageID(body []byte) (format.SpaceID, format.PageNo, []byte, error) {
 	space, n := Varint(body)
 	if n <= 0 {
 		return 0, 0, nil, ErrMalformed

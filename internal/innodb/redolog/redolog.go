@@ -1,0 +1,186 @@
+// Package redolog is what recovery must be told about the redo of a family of
+// servers: where mini-transactions end, which page a record is for, and what it
+// does to that page. It is a contract and holds no implementation.
+//
+// The redo of a backup is one file: a head of the family's, and behind it whole
+// mini-transactions, without gaps and without blocks.
+package redolog
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/innodb"
+)
+
+// What a Dialect says of bytes that it cannot read.
+var (
+	// ErrShort means that the bytes end before the mini-transaction does.
+	ErrShort = errors.New("mini-transaction is not complete")
+	// ErrMalformed means that the lengths of the records make no sense.
+	ErrMalformed = errors.New("malformed redo record")
+)
+
+// MaxMTR bounds the size of a mini-transaction in bytes, in every dialect.
+const MaxMTR = 1 << 20
+
+// Dialect reads the redo of one family. Its methods may be called from several
+// goroutines, and keep nothing of what they are given.
+type Dialect interface {
+	// HeadSize is the size of the head, in bytes.
+	HeadSize() int
+	// ReadHead reads a head. The error says what is wrong with it, or names the
+	// kind of log that it is of.
+	ReadHead(head []byte) (Head, error)
+	// EmptyLog is a log without redo that ends at an LSN, from which a server
+	// starts that is to begin there; EmptySize is how many bytes follow its head.
+	EmptyLog(end format.LSN, creator string) []byte
+	EmptySize() int64
+
+	// Next reads the mini-transaction at the start of b. The error is bare:
+	// ErrShort, ErrMalformed, or that no mini-transaction starts here.
+	Next(s *Scan, b []byte, encrypted bool) error
+	// Frame appends a mini-transaction of the given records.
+	Frame(dst, records []byte) []byte
+
+	// Run looks into the first record of a run.
+	Run(run []byte) (Run, error)
+	// Apply applies a run to its page and returns the number of its records. The
+	// page's LSN is left alone.
+	Apply(page []byte, t Target, run []byte) (records int, err error)
+	// MakesPage says whether a run starts by making its page anew.
+	MakesPage(run []byte) bool
+	// File reads a run that is a file record.
+	File(run []byte) (FileRecord, error)
+	// Files returns the file records of a mini-transaction.
+	Files(records []byte) ([]FileRecord, error)
+
+	// Hide changes records of hidden tablespaces so that a server passes over
+	// them, without moving a byte. It says whether there were any.
+	Hide(records []byte, hidden func(format.SpaceID) bool) (changed bool, err error)
+	// Traces returns an empty collection of what an encrypted log shows.
+	Traces() Traces
+}
+
+// Head is what the head of a log says.
+type Head struct {
+	// FirstLSN is the LSN of the first byte behind the head.
+	FirstLSN format.LSN
+	// Checkpoint is where recovery starts; CheckpointEnd is where the records
+	// that belong to it must have been met.
+	Checkpoint, CheckpointEnd format.LSN
+	// Encrypted says that records are encrypted.
+	Encrypted bool
+	// Creator is the program that made the log.
+	Creator string
+}
+
+// Scan finds the runs in one mini-transaction after the other. A run is a record
+// that names its page, with the records after it that go on there, or a file
+// record.
+type Scan struct {
+	// Starts is where runs start, in bytes from the start of their
+	// mini-transaction. Next appends to it.
+	Starts []uint32
+	// Records counts the page records.
+	Records int
+	// RecordsEnd and Size are where the records of the last mini-transaction end
+	// and where it ends itself, in bytes from its start.
+	RecordsEnd, Size int
+}
+
+// Run is what the first record of a run says.
+type Run struct {
+	// File says that it is a file record; the rest is zero then.
+	File  bool
+	Space format.SpaceID
+	Page  format.PageNo
+	Kind  RunKind
+}
+
+// RunKind is what a run means for what came before it.
+type RunKind byte
+
+// The kinds of runs. After all but Changes, records for the page that came before
+// do not count.
+const (
+	Changes RunKind = iota // a page is changed
+	Makes                  // the page is made anew, then changed
+	Frees                  // the page is no longer in use
+	Trims                  // the tablespace ends before the page
+)
+
+// Target says which page is being recovered.
+type Target struct {
+	Space format.SpaceID
+	Page  format.PageNo
+	// Zip marks a page of a ROW_FORMAT=COMPRESSED tablespace.
+	Zip bool
+}
+
+// FileOp is what happened to the file of a tablespace.
+type FileOp byte
+
+// The operations.
+const (
+	FileModified FileOp = iota // it is only named
+	FileCreated
+	FileDeleted
+	FileRenamed
+	FileCheckpoint // no file: the mark of a checkpoint
+)
+
+// FileRecord is a record about a tablespace's file, or the mark of a checkpoint.
+type FileRecord struct {
+	Op    FileOp
+	Space format.SpaceID
+	// Name is the file's name as the server wrote it, NewName the one after a
+	// rename. They are not to be trusted as paths.
+	Name, NewName string
+	// Checkpoint is the one that FileCheckpoint marks.
+	Checkpoint format.LSN
+}
+
+// Traces are what an encrypted log shows of file records.
+type Traces interface {
+	// Add adds those of the mini-transaction from at to end.
+	Add(records []byte, at, end format.LSN) error
+	// Deleted says whether a tablespace may have been deleted.
+	Deleted() bool
+	// Imported says whether a tablespace may have been imported, and where it was
+	// discarded then. age is called, if at all, with an LSN: whether pages are
+	// newer than that is what counts.
+	Imported(id format.SpaceID, name string, age func(floor format.LSN) (innodb.Age, error)) (at format.LSN, may bool, err error)
+}
+
+var dialects []Dialect
+
+// Register makes a dialect known. It is called while the program starts.
+func Register(d Dialect) { dialects = append(dialects, d) }
+
+// First returns the dialect that was registered first.
+func First() Dialect { return dialects[0] }
+
+// Detect reads the head of a log, and says whose it is. If it is nobody's, the
+// error is that of the first dialect.
+func Detect(log io.ReaderAt) (Dialect, Head, error) {
+	var first error
+	for _, d := range dialects {
+		head := make([]byte, d.HeadSize())
+		n, err := log.ReadAt(head, 0)
+		if n == len(head) {
+			var h Head
+			if h, err = d.ReadHead(head); err == nil {
+				return d, h, nil
+			}
+		} else if errors.Is(err, io.EOF) {
+			err = fmt.Errorf("%d bytes where the head has %d: %w", n, len(head), io.ErrUnexpectedEOF)
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return nil, Head{}, first
+}
