@@ -138,8 +138,9 @@ func compareCopy(t *testing.T, source, copied *servertest.Server, except string)
 	t.Logf("%d tables, %d rows equal; CHECK TABLE of %d tables", c.Tables, c.Rows, noComplaints(t, copied))
 }
 
-// pipelineTimeout bounds a pipeline; none takes more than seconds.
-const pipelineTimeout = 5 * time.Minute
+// pipelineTimeout bounds a pipeline. None takes more than seconds but where tests do
+// much in the middle of it.
+const pipelineTimeout = 10 * time.Minute
 
 // pipeline runs "sender | receiver", fails the test unless both succeed, and
 // returns what they said.

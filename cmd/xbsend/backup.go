@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/xbstream/xbstream/internal/cli"
 	"github.com/xbstream/xbstream/internal/families"
 	"github.com/xbstream/xbstream/internal/family"
+	"github.com/xbstream/xbstream/internal/outlet"
 )
 
 // backUp takes the backup that the flags ask for, and says what was done.
@@ -29,14 +29,27 @@ func backUp(ctx context.Context, f *flags, s streams, log *slog.Logger) error {
 		}
 		return err
 	}
-	to := &destination{f: f, s: s, log: log}
-	o.Open = to.open
+	to := &shown{f: f, s: s}
+	o.Open = func(ctx context.Context, fail func(error)) (_ backup.Outlet, err error) {
+		to.Outlet, err = outlet.Open(ctx, f.outlet(s, log), fail)
+		return to, err
+	}
 	sum, err := backup.Run(ctx, source, o)
 	if err == nil {
-		saySummary(log, sum, to.left)
+		saySummary(log, sum, to.Outlet)
 	}
-	to.stopProgress(ctx, err)
+	if to.bar != nil {
+		to.bar.Stop(ctx, err)
+	}
 	return err
+}
+
+// outlet is what the flags say of the archive's way out.
+func (f *flags) outlet(s streams, log *slog.Logger) outlet.Options {
+	return outlet.Options{
+		Out: s.out, Err: s.err, Exec: f.exec, Idle: time.Duration(f.idleTimeout),
+		DigestFile: f.digestFile, Recipients: f.recipients, Log: log,
+	}
 }
 
 // options are what the flags say of the backup.
@@ -58,100 +71,28 @@ func (f *flags) options(log *slog.Logger) backup.Options {
 	return o
 }
 
-// destination is the way of the archive from the format's writer to the pipe.
-type destination struct {
+// shown is an outlet whose progress is shown.
+type shown struct {
+	*outlet.Outlet
 	f   *flags
 	s   streams
-	log *slog.Logger
-
-	io.Writer // the encryption, or left
-	seal      io.Closer
-	left      *meter      // counts what leaves
-	gather    *cli.Gather // in front of the pipe
-	pipe      *outlet
-	bar       *cli.Progress
-	digest    *digestFile // nil without
+	bar *cli.Progress
 }
 
-func (d *destination) open(ctx context.Context, fail func(error)) (_ backup.Outlet, err error) {
-	if d.f.digestFile != "" {
-		if d.digest, err = createDigest(d.f.digestFile); err != nil {
-			return nil, err
-		}
-	}
-	if d.pipe, err = openOutlet(ctx, d.f, d.s, d.log, fail); err != nil {
-		d.discardDigest()
-		return nil, err
-	}
-	d.gather = cli.NewGather(d.pipe.Pipe)
-	d.left = newMeter(d.gather, d.digest != nil)
-	d.Writer = d.left
-	if len(d.f.recipients) > 0 {
-		// It is closed by Complete only: what a failed backup leaves has no
-		// end on the outside either.
-		w, err := format.Encrypt(d.left, d.f.recipients...)
-		if err != nil {
-			d.Close()
-			return nil, err
-		}
-		d.Writer, d.seal = w, w
-	}
-	return d, nil
+// Progress starts the display.
+func (o *shown) Progress() backup.Progress {
+	o.bar = o.f.out.StartProgress(o.s.err)
+	o.bar.Watch(o.Pipe())
+	return o.bar
 }
 
-// Progress starts the progress display.
-func (d *destination) Progress() backup.Progress {
-	d.bar = d.f.out.StartProgress(d.s.err)
-	d.bar.Watch(d.pipe.Pipe)
-	return d.bar
-}
-
-func (d *destination) stopProgress(ctx context.Context, err error) {
-	if d.bar != nil {
-		d.bar.Stop(ctx, err)
-	}
-}
-
-// Complete ends the archive on the outside.
-func (d *destination) Complete(ctx context.Context) error {
-	if d.seal != nil {
-		if err := d.seal.Close(); err != nil {
-			return err
-		}
-	}
-	if err := d.gather.Flush(); err != nil {
-		return err
-	}
-	if err := d.pipe.complete(ctx); err != nil {
-		return err
-	}
-	if d.digest != nil {
-		return d.digest.publish(d.left.digest())
-	}
-	return nil
-}
-
-// Close gives up what was not completed.
-func (d *destination) Close() error {
-	d.left.Close()
-	d.gather.Close()
-	d.discardDigest()
-	return d.pipe.Close()
-}
-
-func (d *destination) discardDigest() {
-	if d.digest != nil {
-		d.digest.discard()
-	}
-}
-
-func saySummary(log *slog.Logger, sum *backup.Summary, left *meter) {
+func saySummary(log *slog.Logger, sum *backup.Summary, to *outlet.Outlet) {
 	b := sum.Manifest.Backup
 	attrs := []any{"data", cli.Bytes(sum.DataBytes), "redo", cli.Bytes(sum.RedoBytes),
 		"took", sum.Took, "locked", time.Duration(b.LockSeconds * float64(time.Second)),
 		"end_lsn", b.Redo.EndLSN}
-	attrs = append(attrs, "archive_bytes", left.bytes)
-	if d := left.digest(); d != "" {
+	attrs = append(attrs, "archive_bytes", to.Bytes())
+	if d := to.Digest(); d != "" {
 		attrs = append(attrs, "sha256", d)
 	}
 	if n := gaveUp(b.Stages); n > 0 {

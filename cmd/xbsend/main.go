@@ -16,6 +16,7 @@ import (
 	"github.com/xbstream/xbstream/internal/backup"
 	"github.com/xbstream/xbstream/internal/cli"
 	"github.com/xbstream/xbstream/internal/innodb"
+	"github.com/xbstream/xbstream/internal/outlet"
 	"github.com/xbstream/xbstream/redotail"
 	"github.com/xbstream/xbstream/server"
 )
@@ -102,8 +103,8 @@ func run(ctx context.Context, args []string, s streams) int {
 		}
 		f.out.Report("xbsend", s.err, withoutTable(err))
 	}
-	if e, ok := errors.AsType[*consumerError](err); ok && context.Cause(ctx) == nil {
-		return e.code()
+	if e, ok := errors.AsType[*outlet.ConsumerError](err); ok && context.Cause(ctx) == nil {
+		return e.Code()
 	}
 	if _, ok := errors.AsType[*server.Error](err); ok && context.Cause(ctx) == nil && !cli.MachineFailed(err) {
 		return cli.ExitServer

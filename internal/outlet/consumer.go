@@ -1,4 +1,4 @@
-package main
+package outlet
 
 import (
 	"context"
@@ -22,8 +22,8 @@ import (
 // other backup. So the input of the command ends only when the archive is
 // complete; in every other case all its processes are killed first.
 
-// outlet is where the archive goes: standard output, or the command of --exec.
-type outlet struct {
+// target is where the archive goes: standard output, or the command of --exec.
+type target struct {
 	*cli.Pipe
 	run *consumer // nil: standard output
 	log *slog.Logger
@@ -33,14 +33,14 @@ type outlet struct {
 	closed bool
 }
 
-// openOutlet opens standard output, or starts the command of --exec. When that
+// openTarget opens standard output, or starts the command of --exec. When that
 // ends although the archive is not complete, fail gets the reason.
-func openOutlet(ctx context.Context, f *flags, s streams, log *slog.Logger, fail func(error)) (*outlet, error) {
-	o := &outlet{log: log, over: make(chan struct{})}
-	to := s.out
-	if f.exec != "" {
+func openTarget(ctx context.Context, opt Options, fail func(error)) (*target, error) {
+	o := &target{log: opt.Log, over: make(chan struct{})}
+	to := opt.Out
+	if opt.Exec != "" {
 		var err error
-		if o.run, err = startConsumer(f.exec, s.err); err != nil {
+		if o.run, err = startConsumer(opt.Exec, opt.Err); err != nil {
 			return nil, fmt.Errorf("--exec: %w", err)
 		}
 		to = o.run.in
@@ -53,7 +53,7 @@ func openOutlet(ctx context.Context, f *flags, s streams, log *slog.Logger, fail
 		})
 	}
 	var err error
-	o.Pipe, err = cli.OpenOutput(ctx, to, cli.PipeOptions{Idle: time.Duration(f.idleTimeout), Log: log})
+	o.Pipe, err = cli.OpenOutput(ctx, to, cli.PipeOptions{Idle: opt.Idle, Log: opt.Log})
 	if err != nil {
 		o.stop()
 		return nil, err
@@ -62,7 +62,7 @@ func openOutlet(ctx context.Context, f *flags, s streams, log *slog.Logger, fail
 }
 
 // complete says that the archive is complete, and waits for the command.
-func (o *outlet) complete(ctx context.Context) error {
+func (o *target) complete(ctx context.Context) error {
 	if o.run == nil {
 		return nil
 	}
@@ -76,7 +76,7 @@ func (o *outlet) complete(ctx context.Context) error {
 }
 
 // Close kills the command unless the archive was complete.
-func (o *outlet) Close() error {
+func (o *target) Close() error {
 	if o.closed {
 		return nil
 	}
@@ -85,7 +85,7 @@ func (o *outlet) Close() error {
 	return o.Pipe.Close()
 }
 
-func (o *outlet) stop() {
+func (o *target) stop() {
 	if o.run == nil {
 		return
 	}
@@ -162,7 +162,7 @@ func startConsumer(command string, stderr *os.File) (*consumer, error) {
 // early is the error for a command that has ended too early.
 func (c *consumer) early() error {
 	c.kill() // what is left of it
-	return &consumerError{"ended before the backup did", c.status()}
+	return &ConsumerError{"ended before the backup did", c.status()}
 }
 
 // finish ends the input of the command and returns when the command has ended.
@@ -183,9 +183,9 @@ func (c *consumer) finish(ctx context.Context) error {
 	}
 	switch state := c.status(); {
 	case !state.Success():
-		return &consumerError{"failed after it had the whole archive", state}
+		return &ConsumerError{"failed after it had the whole archive", state}
 	case left > 0:
-		return &consumerError{fmt.Sprintf("did not read the last %d bytes of the archive", left), state}
+		return &ConsumerError{fmt.Sprintf("did not read the last %d bytes of the archive", left), state}
 	}
 	return nil
 }
@@ -274,19 +274,19 @@ func (g *guard) release() {
 	g.cmd.Wait()
 }
 
-// consumerError says that the command of --exec did not take the archive.
-type consumerError struct {
+// ConsumerError says that the command of --exec did not take the archive.
+type ConsumerError struct {
 	what  string
 	state *os.ProcessState
 }
 
-func (e *consumerError) Error() string {
+func (e *ConsumerError) Error() string {
 	return fmt.Sprintf("the command of --exec %s (%v)", e.what, e.state)
 }
 
-// code is the exit code: the command's own as a shell has it, or that of a failed
+// Code is the exit code: the command's own as a shell has it, or that of a failed
 // write if the command says that nothing is wrong.
-func (e *consumerError) code() int {
+func (e *ConsumerError) Code() int {
 	if w, ok := e.state.Sys().(syscall.WaitStatus); ok && w.Signaled() {
 		return 128 + int(w.Signal())
 	}

@@ -1,4 +1,4 @@
-package main
+package outlet
 
 import (
 	"errors"
@@ -28,13 +28,13 @@ func TestConsumerThatReadsTooLittle(t *testing.T) {
 			t.Fatal(err)
 		}
 		err := c.finish(t.Context())
-		e, ok := errors.AsType[*consumerError](err)
+		e, ok := errors.AsType[*ConsumerError](err)
 		switch {
 		case left == "nothing":
 			if err != nil {
 				t.Errorf("%s: %v", command, err)
 			}
-		case left != "" && (!ok || !strings.Contains(err.Error(), left) || e.code() != cli.ExitIO):
+		case left != "" && (!ok || !strings.Contains(err.Error(), left) || e.Code() != cli.ExitIO):
 			t.Errorf("%s: %v", command, err)
 		}
 	}
@@ -46,7 +46,7 @@ func TestConsumerStatus(t *testing.T) {
 		"cat > /dev/null; exit 3": 3, "cat > /dev/null; kill -9 $$": 137, "no-such-command-anywhere": 127, "cat > /dev/null | exit 5": 5,
 	} {
 		err := consume(t, command).finish(t.Context())
-		if e, ok := errors.AsType[*consumerError](err); !ok || e.code() != want {
+		if e, ok := errors.AsType[*ConsumerError](err); !ok || e.Code() != want {
 			t.Errorf("%s: %v, want code %d", command, err, want)
 		}
 	}
