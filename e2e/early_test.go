@@ -22,7 +22,7 @@ func TestRedoIsGatheredWhileItArrives(t *testing.T) {
 	receive(t, "-x", "-C", want, archive)
 	if log := receive(t, "prepare", "-v", want); strings.Contains(log, "while it arrived") {
 		t.Errorf("nothing arrives here: %s", log)
-	} else if !strings.Contains(log, "passed over redo of tablespaces that are not in the backup (tablespaces ") { // F2
+	} else if !strings.Contains(log, "skipped redo of tablespaces that are not in the backup (tablespaces ") { // F2
 		t.Errorf("nothing is said of what went in the storm: %s", log)
 	}
 	for _, args := range [][]string{nil, {"-j1"}, {"-j8", "--memory=8M"}} {

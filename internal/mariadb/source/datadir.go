@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	files "github.com/xbstream/xbstream/internal/source"
 	"github.com/xbstream/xbstream/server"
 )
 
@@ -26,6 +29,8 @@ const (
 	provenAfter = 2
 	// refutedAfter is how many rounds may disagree.
 	refutedAfter = 2
+	// unclearAtMost is how many rounds may show nothing.
+	unclearAtMost = 50
 )
 
 // The pauses between the rounds.
@@ -53,22 +58,30 @@ func (m *mariadb) CheckDataDir(ctx context.Context, dir string) error {
 	}
 	defer l.Close()
 	path := filepath.Join(dir, ddlLog)
-	for good, bad := 0, 0; ; {
-		ok, err := truncatedByStart(ctx, l, path)
+	for good, bad, open := 0, 0, 0; ; {
+		saw, err := round(ctx, l, path)
 		if err != nil {
 			return err
 		}
-		if good++; ok && good == provenAfter {
+		if good++; saw == truncated && good == provenAfter {
 			return l.End(ctx, stageEnd)
 		}
 		if err := l.Exec(ctx, "release the locks", stageEnd); err != nil {
 			return err
 		}
-		if ok {
+		switch saw {
+		case truncated:
 			continue
+		case unclear:
+			good, open = 0, open+1
+		default:
+			good, bad = 0, bad+1
 		}
-		if good, bad = 0, bad+1; bad == refutedAfter {
+		if bad == refutedAfter || open == unclearAtMost {
 			return foreign(dir)
+		}
+		if saw == unclear {
+			continue // the next one begins with a file that has something in it
 		}
 		if err := wait(ctx, coarseTick); err != nil {
 			return err
@@ -83,36 +96,57 @@ func foreign(dir string) error {
 	return &server.Error{Kind: server.ErrForeignDir, Err: fmt.Errorf("%s is not the data directory of this server: BACKUP STAGE START did not write %s there", dir, ddlLog)}
 }
 
-// truncatedByStart is one round: it takes START, holds it for a moment and says
-// whether START, and nothing else, truncated the file at path.
-func truncatedByStart(ctx context.Context, l *server.Lock, path string) (bool, error) {
+// change is what happened to ddl.log between two looks.
+type change int
+
+const (
+	untouched change = iota
+	appended
+	truncated
+	// unclear: it has become longer, and what it had before, if anything, is not
+	// known.
+	unclear
+)
+
+// round takes START, holds it for a moment and says what it did to the file at
+// path: truncated, if START did that and nothing else truncated it since.
+func round(ctx context.Context, l *server.Lock, path string) (change, error) {
 	before, err := look(path)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	if err := l.Stage(ctx, stageStart, "BACKUP STAGE "+stageStart); err != nil {
-		return false, err
+		return 0, err
 	}
 	after, err := look(path)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	if err := wait(ctx, clockTick+rand.N(jitter)); err != nil {
-		return false, err
+		return 0, err
 	}
 	later, err := look(path)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
-	return after.truncatedSince(before) && !later.truncatedSince(after), nil
+	saw := after.since(before)
+	if saw == truncated && later.since(after) == truncated {
+		return untouched, nil // by somebody else, both times
+	}
+	return saw, nil
 }
 
 // sight is what a look at a file shows; all zero if it is not there.
 type sight struct {
 	dev, inode   uint64
 	size         int64
-	mtime, ctime int64 // nanoseconds since 1970
+	mtime, ctime int64  // nanoseconds since 1970
+	head         string // its first bytes, empty if they cannot be read
 }
+
+// headSize is how much of the file is looked at: each line has an id of its table,
+// so that a few differ in any case.
+const headSize = 4096
 
 func look(path string) (sight, error) {
 	var st unix.Stat_t
@@ -123,19 +157,41 @@ func look(path string) (sight, error) {
 	if err != nil {
 		return sight{}, fmt.Errorf("stat %s: %w", path, err)
 	}
-	return sight{uint64(st.Dev), st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano()}, nil
+	s := sight{dev: uint64(st.Dev), inode: st.Ino, size: st.Size, mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano()}
+	fd, _, err := files.NewRoot(filepath.Dir(path)).Open(path, false)
+	if err != nil {
+		return s, nil // it is enough to search the directory
+	}
+	f := os.NewFile(uintptr(fd), path)
+	defer f.Close()
+	head := make([]byte, headSize)
+	n, err := io.ReadFull(f, head)
+	if err == nil || errors.Is(err, io.ErrUnexpectedEOF) {
+		s.head = string(head[:n])
+	}
+	return s, nil
 }
 
-// truncatedSince says whether the file was created or truncated since it looked
-// like old. Lines that were appended are told from that: they make it longer.
-func (s sight) truncatedSince(old sight) bool {
+// since says what happened to the file since it looked like old. A server that is
+// busy with DDL appends lines at once, so that a file that was truncated may be
+// longer than before when it is looked at.
+func (s sight) since(old sight) change {
 	switch {
-	case s == sight{}:
-		return old != sight{} // removed: the server does not do that
+	case s == old:
+		return untouched
 	case s.dev != old.dev || s.inode != old.inode || s.size < old.size:
-		return true
+		return truncated // or created, or removed, which the server does not do
+	case s.size == old.size && s.mtime != old.mtime:
+		return truncated
+	case s.size == old.size:
+		return untouched
+	case s.head == "" || old.head == "":
+		return unclear
 	}
-	return s.size == old.size && s.mtime != old.mtime
+	if n := min(len(s.head), len(old.head)); s.head[:n] == old.head[:n] {
+		return appended
+	}
+	return truncated
 }
 
 func wait(ctx context.Context, d time.Duration) error {
