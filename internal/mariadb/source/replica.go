@@ -134,7 +134,9 @@ func (b *backup) replicated(ctx context.Context) (position string, table []map[s
 		return "", nil, err
 	}
 	table, err = b.Query(ctx, op, "SELECT domain_id, server_id, seq_no FROM "+positionTable+" ORDER BY sub_id")
-	if errors.Is(err, server.ErrPrivilege) {
+	// A server that was only bootstrapped has no such table. If it is the lock that
+	// is gone, the next question fails too.
+	if errors.Is(err, server.ErrPrivilege) || err != nil && noted[0]["p"] == "" {
 		return noted[0]["p"], nil, nil
 	}
 	return committedPosition(noted[0]["p"], table), table, err
