@@ -279,17 +279,15 @@ func (w *innerWorker) connect(ctx context.Context) error {
 	if err := conn.QueryRowContext(ctx, "SELECT CONNECTION_ID()").Scan(&id); err != nil {
 		return err
 	}
-	if w.number < len(w.sessions) {
+	if _, err := conn.ExecContext(ctx, "SET SESSION lock_wait_timeout = 120"); err != nil {
+		return err
+	}
+	if w.number < len(w.sessions) { // from now on it may be killed
 		w.mu.Lock()
 		w.sessions[w.number] = id
 		w.mu.Unlock()
 	}
-	_, err = conn.ExecContext(ctx, "SET SESSION lock_wait_timeout = 120")
-	if killed(err) { // between two statements
-		w.close()
-		return w.connect(ctx)
-	}
-	return err
+	return nil
 }
 
 func (w *innerWorker) close() {
