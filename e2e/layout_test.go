@@ -535,7 +535,7 @@ func encryptedElsewhere(name, refused string, more ...string) layout {
 		check(t, os.Mkdir(dir+"/far", 0o700))
 		execute("CREATE TABLE `load`.far"+rows+"ENGINE=InnoDB DATA DIRECTORY='"+dir+"/far'")(t, s, dir)
 	}
-	l.refused, l.limit = "load[.]far has a DATA DIRECTORY .*"+refused, "Encryption together with tables that have a `DATA DIRECTORY`"
+	l.refused, l.limit = "load[.]far has a DATA DIRECTORY .*"+refused, "encryption together with tables that have a `DATA DIRECTORY`"
 	return l
 }
 
