@@ -13,6 +13,7 @@ import (
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
+	"github.com/xbstream/xbstream/internal/pause"
 )
 
 // Sink takes what was read. Its methods are called from many goroutines.
@@ -158,15 +159,8 @@ func (p *pacer) wait(ctx context.Context, cost time.Duration) error {
 	if p.next.Before(now) {
 		p.next = now
 	}
-	pause := p.next.Sub(now)
+	idle := p.next.Sub(now)
 	p.next = p.next.Add(cost)
 	p.mu.Unlock()
-	t := time.NewTimer(pause)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
+	return pause.For(ctx, idle)
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/xbstream/xbstream/internal/pause"
 )
 
 // How often a torn page is read, and how long torn pages may hold up the copy
@@ -25,18 +27,11 @@ type patience struct {
 // wait pauses before the next try to read a page, the longer the more tries
 // there were; false says there shall be no other.
 func (p *patience) wait(ctx context.Context, tries int) bool {
-	pause := min(time.Millisecond<<min(tries-1, 7), longestPause)
-	if tries >= pageTries || !p.take(pause) {
+	idle := min(time.Millisecond<<min(tries-1, 7), longestPause)
+	if tries >= pageTries || !p.take(idle) {
 		return false
 	}
-	t := time.NewTimer(pause)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
+	return pause.For(ctx, idle) == nil
 }
 
 func (p *patience) take(d time.Duration) bool {

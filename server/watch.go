@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/xbstream/xbstream/internal/pause"
 )
 
 const (
@@ -102,7 +104,7 @@ func (l *Lock) release(ctx context.Context) {
 		if there, err = l.present(limited); !there {
 			break
 		}
-		sleep(limited, 10*time.Millisecond)
+		_ = pause.For(limited, 10*time.Millisecond) // the loop looks at it
 	}
 	// The statement that may still run on it returns now: run sees lost.
 	l.closeDBs()
@@ -117,15 +119,6 @@ func (l *Lock) restarted(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	return time.Since(l.opened) > time.Duration(up+1)*time.Second, nil
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
 }
 
 // closeDBs closes the sockets; a connection is not given back to a pool, where

@@ -16,6 +16,7 @@ import (
 
 	"github.com/xbstream/xbstream/chunker"
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/pause"
 	"github.com/xbstream/xbstream/redotail"
 	"github.com/xbstream/xbstream/server"
 )
@@ -309,7 +310,7 @@ func (b *run) tellWritten(ctx context.Context) error {
 		if at, err := b.source.Written(ctx); err == nil {
 			b.tail.Written(at)
 		}
-		if sleep(ctx, tellEvery) != nil {
+		if pause.For(ctx, tellEvery) != nil {
 			return nil
 		}
 	}

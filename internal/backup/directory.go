@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/pause"
 	"github.com/xbstream/xbstream/redotail"
 	"github.com/xbstream/xbstream/server"
 )
@@ -28,10 +29,10 @@ func (b *run) proveDataDir(ctx context.Context) error {
 			return err
 		}
 		b.stages = append(b.stages, e.Stages...)
-		pause := retryPause(b.LockTimeout)
-		b.Log.Warn(err.Error()+"; nothing is locked now", "tried_again_in", pause, "retries_left", b.retries)
+		idle := retryPause(b.LockTimeout)
+		b.Log.Warn(err.Error()+"; nothing is locked now", "tried_again_in", idle, "retries_left", b.retries)
 		b.retries--
-		if err := sleep(ctx, pause); err != nil {
+		if err := pause.For(ctx, idle); err != nil {
 			return err
 		}
 	}
@@ -85,7 +86,7 @@ func (b *run) proveRedo(ctx context.Context, read func() (format.LSN, error)) er
 		if time.Now().After(limit) {
 			return b.foreignRedo(fmt.Errorf("its checkpoint is at LSN %v, and the server's at %v", found, after))
 		}
-		if err := sleep(ctx, 20*time.Millisecond); err != nil {
+		if err := pause.For(ctx, 20*time.Millisecond); err != nil {
 			return err
 		}
 	}

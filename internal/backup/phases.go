@@ -11,6 +11,7 @@ import (
 	"github.com/xbstream/xbstream/chunker"
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb/filename"
+	"github.com/xbstream/xbstream/internal/pause"
 	"github.com/xbstream/xbstream/redotail"
 	"github.com/xbstream/xbstream/server"
 )
@@ -298,7 +299,7 @@ func (p *phases) catchUp(ctx context.Context) error {
 		if err := p.written(ctx, lsn); err != nil {
 			return err
 		}
-		if err := sleep(ctx, time.Millisecond); err != nil {
+		if err := pause.For(ctx, time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -421,7 +422,7 @@ func (p *phases) awaitRedo(ctx context.Context) error {
 		if at >= p.pos.LSN {
 			return nil
 		}
-		if err := sleep(ctx, 5*time.Millisecond); err != nil {
+		if err := pause.For(ctx, 5*time.Millisecond); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/xbstream/xbstream/chunker"
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/pause"
 	"github.com/xbstream/xbstream/server"
 )
 
@@ -29,9 +30,9 @@ func (b *run) copyAll(ctx context.Context) (*format.Manifest, error) {
 			return m, err
 		}
 		p.giveUp(e)
-		pause := retryPause(b.LockTimeout)
-		b.Log.Warn(err.Error()+"; nothing is locked now", "tried_again_in", pause, "retries_left", left)
-		if err := sleep(ctx, pause); err != nil {
+		idle := retryPause(b.LockTimeout)
+		b.Log.Warn(err.Error()+"; nothing is locked now", "tried_again_in", idle, "retries_left", left)
+		if err := pause.For(ctx, idle); err != nil {
 			return nil, err
 		}
 	}
@@ -94,15 +95,4 @@ func retryPause(lockTimeout time.Duration) time.Duration {
 		lockTimeout = server.DefaultLockTimeout
 	}
 	return min(lockTimeout, time.Minute)
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xbstream/xbstream/internal/pause"
 	files "github.com/xbstream/xbstream/internal/source"
 	"github.com/xbstream/xbstream/server"
 )
@@ -83,7 +84,7 @@ func (m *mariadb) CheckDataDir(ctx context.Context, dir string) error {
 		if saw == unclear {
 			continue // the next one begins with a file that has something in it
 		}
-		if err := wait(ctx, coarseTick); err != nil {
+		if err := pause.For(ctx, coarseTick); err != nil {
 			return err
 		}
 	}
@@ -122,7 +123,7 @@ func round(ctx context.Context, l *server.Lock, path string) (change, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := wait(ctx, clockTick+rand.N(jitter)); err != nil {
+	if err := pause.For(ctx, clockTick+rand.N(jitter)); err != nil {
 		return 0, err
 	}
 	later, err := look(path)
@@ -192,15 +193,4 @@ func (s sight) since(old sight) change {
 		return appended
 	}
 	return truncated
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/pause"
 	"github.com/xbstream/xbstream/server"
 )
 
@@ -60,7 +61,7 @@ func (b *backup) sources(ctx context.Context, table []map[string]string) (list [
 		if same == stillReads || time.Since(began) > notedLimit {
 			break
 		}
-		if err := wait(ctx, stillPause); err != nil {
+		if err := pause.For(ctx, stillPause); err != nil {
 			return nil, err
 		}
 	}
@@ -114,7 +115,7 @@ func (b *backup) SettleReplication(ctx context.Context) error {
 		if err != nil || len(unsettled(rows)) == 0 {
 			return err
 		}
-		if err := wait(ctx, settlePause); err != nil {
+		if err := pause.For(ctx, settlePause); err != nil {
 			return err
 		}
 	}

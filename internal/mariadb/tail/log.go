@@ -79,6 +79,7 @@ import (
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
 	ondisk "github.com/xbstream/xbstream/internal/mariadb/redo"
+	"github.com/xbstream/xbstream/internal/pause"
 	"github.com/xbstream/xbstream/internal/source"
 	"github.com/xbstream/xbstream/redotail"
 )
@@ -572,7 +573,7 @@ func (l *Log) freshRead(ctx context.Context) error {
 	if err := unix.Fadvise(int(l.file.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
 		return fmt.Errorf("drop cached pages: %w", err)
 	}
-	return pause(ctx)
+	return pause.For(ctx, tornPause)
 }
 
 // replaced says whether the path has become another file: the server has
@@ -626,7 +627,7 @@ func readHead(ctx context.Context, f *os.File, b []byte) (ondisk.Header, ondisk.
 		if !errors.Is(err, ondisk.ErrChecksum) && !errors.Is(err, ondisk.ErrNoCheckpoint) || time.Since(began) > tornHead {
 			return h, cp, err
 		}
-		if err := pause(ctx); err != nil {
+		if err := pause.For(ctx, tornPause); err != nil {
 			return h, cp, err
 		}
 	}
@@ -642,17 +643,6 @@ func readHeadOnce(f *os.File, b []byte) (ondisk.Header, ondisk.Checkpoint, error
 	}
 	cp, err := ondisk.NewestCheckpoint(b, h.FirstLSN)
 	return h, cp, err
-}
-
-func pause(ctx context.Context) error {
-	timer := time.NewTimer(tornPause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // Boundary implements redotail.Log.
