@@ -53,8 +53,9 @@ type Options struct {
 	// Open opens the outlet when the source was checked. The backup ends with the
 	// error that fail gets.
 	Open func(ctx context.Context, fail func(error)) (Outlet, error)
-	// Event, if set, is called between two steps, with the name of the
-	// step that follows or was done, and the table for the copy of one file. An error ends the backup.
+	// Event, if set, is called between two steps, with the name of the step that
+	// follows or was done, and the table for the copy of one file. An error ends
+	// the backup.
 	Event func(ctx context.Context, name, table string) error
 
 	// Paths replace those of the server.

@@ -400,6 +400,9 @@ func (s Suite) same(t *testing.T, d chunker.Discoverer, wanted func(chunker.File
 
 func (s Suite) redoHead(t *testing.T) {
 	b := &format.Backup{Server: format.Server{Dialect: s.Family.Name(), Version: s.Recognised[0].Version}, Redo: format.Redo{CheckpointLSN: 50_000, CheckpointEndLSN: 50_000, EndLSN: 50_100}}
+	if n := s.Family.Redo().HeadSize(); n != extract.RedoStart {
+		t.Errorf("recovery reads redo from offset %d, extraction writes it at %d", n, extract.RedoStart)
+	}
 	head, err := s.Family.RedoHead(b)
 	if err != nil || len(head) == 0 || len(head) > extract.RedoStart {
 		t.Errorf("%d bytes, %v", len(head), err)

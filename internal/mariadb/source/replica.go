@@ -102,10 +102,11 @@ const (
 	stillPause = 25 * time.Millisecond
 )
 
-// SettleReplication makes Position exact for a replica. It waits, for a moment only, until the replication threads are in
-// states in which they have noted what they committed. States lag behind, and a
-// thread in the middle of a transaction has none of them: so this is for file
-// positions, which the server tells nowhere else. GTIDs are read by replicated.
+// SettleReplication makes Position exact for a replica. It waits, for a moment
+// only, until the replication threads are in states in which they have noted what
+// they committed. States lag behind, and a thread in the middle of a transaction
+// has none of them: Position settles the rest by the table and the relay log. A
+// source that has no GTIDs of MariaDB's has only this.
 func (b *backup) SettleReplication(ctx context.Context) error {
 	const op = "ask for the replication threads"
 	b.exact = true
