@@ -1,6 +1,7 @@
 package prepare
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -11,11 +12,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/xbstream/xbstream/internal/pause"
 )
 
 // peerCase is one server configuration a backup is taken of.
@@ -29,8 +33,8 @@ type peerCase struct {
 	tables []tableKind
 	// rows is how many rows each table has at first; 0 means 200.
 	rows int
-	// load is how long writers run before the backup starts; 0: half a second.
-	load time.Duration
+	// writes is how many transactions there are before the backup starts; 0: 300.
+	writes int64
 	// ddl adds a client that creates, alters, renames and drops tables.
 	ddl bool
 	// during runs once, while the load is going on, before the backup.
@@ -248,11 +252,9 @@ func tryBackup(t *testing.T, c peerCase) (string, error) {
 	}
 	l := startLoad(s, c)
 	defer l.stop() // before the server is killed
-	wait := c.load
-	if wait == 0 {
-		wait = 500 * time.Millisecond
+	if err := l.await(t.Context(), cmp.Or(c.writes, 300)); err != nil {
+		return "", fmt.Errorf("%w\n%s", err, s.words())
 	}
-	time.Sleep(wait)
 	if c.during != nil {
 		if err := c.during(s); err != nil {
 			return "", fmt.Errorf("%w\n%s", err, s.words())
@@ -275,6 +277,20 @@ func tryBackup(t *testing.T, c peerCase) (string, error) {
 type load struct {
 	cancel context.CancelFunc
 	all    errgroup.Group
+	done   atomic.Int64 // transactions
+}
+
+// await returns when the clients have done that many transactions.
+func (l *load) await(ctx context.Context, transactions int64) error {
+	for limit := time.Now().Add(serverWait); l.done.Load() < transactions; {
+		if time.Now().After(limit) {
+			return fmt.Errorf("%d of %d transactions in %v", l.done.Load(), transactions, serverWait)
+		}
+		if err := pause.For(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // stop ends the clients and returns the first error that none of them expects.
@@ -287,7 +303,7 @@ func startLoad(s *server, c peerCase) *load {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &load{cancel: cancel}
 	for w := range 3 {
-		l.all.Go(func() error { return writeRows(ctx, s.db, c.tables, rand.New(rand.NewPCG(1, uint64(w)))) })
+		l.all.Go(func() error { return l.writeRows(ctx, s.db, c.tables, rand.New(rand.NewPCG(1, uint64(w)))) })
 	}
 	if c.ddl {
 		l.all.Go(func() error { return changeTables(ctx, s.db) })
@@ -306,12 +322,13 @@ func expected(ctx context.Context, err error) bool {
 	return errors.As(err, &e) && (e.Number == 1213 || e.Number == 1205 || e.Number == 1062 || e.Number == 1020 || e.Number == 1467)
 }
 
-func writeRows(ctx context.Context, db *sql.DB, tables []tableKind, r *rand.Rand) error {
+func (l *load) writeRows(ctx context.Context, db *sql.DB, tables []tableKind, r *rand.Rand) error {
 	for ctx.Err() == nil {
 		name := "d." + tables[r.IntN(len(tables))].name
 		if err := writeTransaction(ctx, db, name, r); err != nil && !expected(ctx, err) {
 			return fmt.Errorf("%s: %w", name, err)
 		}
+		l.done.Add(1)
 	}
 	return nil
 }

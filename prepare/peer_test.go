@@ -36,7 +36,7 @@ func TestPeer(t *testing.T) {
 		for _, c := range peerCases() {
 			if wanted > 0 {
 				// Larger tables and longer load, for more pages a backup.
-				c.rows, c.load = 20000, 4*time.Second
+				c.rows, c.writes = 20000, 3000
 				c.args = append(c.args, "--innodb-log-file-size=1G")
 			}
 			t.Run(fmt.Sprintf("%s, round %d", c.name, round), func(t *testing.T) { comparePeer(t, c) })
