@@ -43,7 +43,7 @@ test: setup build ## all tests
 race: setup ## the concurrent packages under the race detector
 	$(TEST) -race -skip '$(RACE_SKIP)' $(CONCURRENT)
 
-fuzz: ## every fuzz target for a while, readers of archives for a minute
+fuzz: ## every fuzz target for a while, readers of archives for longer
 	scripts/fuzz.sh
 
 fuzz-long: ## every fuzz target for ten minutes
