@@ -97,7 +97,7 @@ var noRepair = []string{"--myisam-recover-options=OFF", "--aria-recover-options=
 // seen.
 func startCopy(t *testing.T, dir string, args ...string) *servertest.Server {
 	t.Helper()
-	return startCopyOn(t, servertest.MariaDB1011, dir, args...)
+	return startCopyOn(t, servertest.Usual(), dir, args...)
 }
 
 // startCopyOn is startCopy with a server of another release.

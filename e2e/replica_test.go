@@ -68,7 +68,7 @@ type replica struct {
 const named = "se''cond ü"
 
 func newReplica(t *testing.T, args ...string) *replica {
-	return newReplicaOf(t, servertest.MariaDB1011, args...)
+	return newReplicaOf(t, servertest.Usual(), args...)
 }
 
 // newReplicaOf is newReplica with servers of another release.
