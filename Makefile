@@ -18,6 +18,13 @@ TEST := go test -p 2 -timeout 45m
 CONCURRENT := ./format ./extract ./redotail ./chunker ./server/... ./prepare ./internal/backup ./internal/mariadb/... ./internal/innodb/...
 RACE_SKIP := TestSelectionOfDamagedArchive|TestErrorBelowTheEncryptionIsNotCalledDamage|TestCutSealedArchiveIsRefused|TestPeer/(16k,_crc32|4k|8k|32k|64k)|TestRun/damage
 
+# End-to-end tests that run on all releases by themselves, or to which the server
+# does not matter: exits, pipes, limits, texts, archives of no server.
+ONCE := TestRestoredCopyFollowsSource|TestCopiesOfLoadedReplicas|TestCopyOfAReplica|TestCopyTakenWhileInner|TestFilePosition|TestWhatIsNewIn118|TestNewerServers
+ONCE := $(ONCE)|TestExec|TestDigest|TestScripts|TestManual|TestMessages|TestProgress|TestNamesThat|TestNamesDuring|TestOnly|TestFailures|TestPassword|TestIgnored|TestSignal|TestStandard
+ONCE := $(ONCE)|TestReceiver|TestSender|TestFuzz|TestReleased|TestManyTiny|TestFewOpen|TestDiskTooSmall|TestCrash|TestKilledAtRandom|TestExtractAs|TestFilesOfRoot
+ONCE := $(ONCE)|TestFault(SystemCall|Receiver|Limits|SlowPipe|Stalled|Spool|RedoWithout|Stopped)|TestRandomAccess|TestMapped|TestNoReplica|TestGalera
+
 .PHONY: help setup build cross demo test race fuzz bench lint vuln check repeat peer replicas storm storm-inner storm-peer faults soak fuzz-long
 
 help: ## list the targets
@@ -37,8 +44,9 @@ cross: ## both for linux/arm64, xbstream for darwin and windows
 demo: setup build ## backup of a server under load, restored, attached as a replica, compared
 	go run ./e2e/demo -bin bin
 
-test: setup build ## all tests
+test: setup build ## all tests; those between real servers on every release
 	$(TEST) ./...
+	XB_RELEASE=mariadb-11.8 $(TEST) -skip '$(ONCE)' ./e2e
 
 race: setup ## the concurrent packages under the race detector
 	$(TEST) -race -skip '$(RACE_SKIP)' $(CONCURRENT)
