@@ -14,9 +14,10 @@ TEST := go test -p 2 -timeout 45m
 
 # What runs in many goroutines. Left out are sweeps over damage, which take
 # minutes under the race detector and start the same goroutines as the others,
-# and more page sizes of the same recovery.
+# and further cases of the same recovery.
 CONCURRENT := ./format ./extract ./redotail ./chunker ./server/... ./prepare ./internal/backup ./internal/mariadb/... ./internal/innodb/...
-RACE_SKIP := TestSelectionOfDamagedArchive|TestErrorBelowTheEncryptionIsNotCalledDamage|TestCutSealedArchiveIsRefused|TestPeer/(16k,_crc32|4k|8k|32k|64k)|TestRun/damage
+RACE_SKIP := TestDamageSweep|TestSelectionOfDamagedArchive|TestErrorBelowTheEncryptionIsNotCalledDamage|TestCutSealedArchiveIsRefused|TestRun/damage|TestFeed/damage
+RACE_SKIP := $(RACE_SKIP)|TestPeer/(16k,_crc32|4k|8k|32k|64k|two|prepared)|TestPreparedByTheServer|TestFeed/not_used/(what|from|closed|nothing)|TestServerHangs
 
 # End-to-end tests that run on all releases by themselves, or to which the server
 # does not matter: exits, pipes, limits, texts, archives of no server.
