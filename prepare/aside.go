@@ -1,6 +1,10 @@
 package prepare
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/xbstream/xbstream/internal/backupdir"
+)
 
 // asideSuffix ends the names of files that a server must not see.
 const asideSuffix = ".xbstream-aside"
@@ -10,15 +14,15 @@ const asideSuffix = ".xbstream-aside"
 // recovery what its redo names, finds the space id of another table in such a
 // file, and ends (seen with 10.11.19 after DISCARD TABLESPACE, not yet IMPORT).
 // What is returned gives them their names back; a killed one is made up for.
-func (o *origin) setAside(dir string) (bringBack func() error, err error) {
-	if o.manifest == nil || o.prepared() { // a server may have made tables there since
+func setAside(dir string, state *backupdir.State) (bringBack func() error, err error) {
+	if state.Manifest == nil || state.Prepared() { // a server may have made tables there since
 		return func() error { return nil }, nil
 	}
 	tablespaces := map[string]bool{}
-	for _, f := range o.manifest.Files {
+	for _, f := range state.Manifest.Files {
 		tablespaces[f.Path] = true
 	}
-	tr := newTree(dir, o.server.PageSize)
+	tr := newTree(dir, state.Server.PageSize)
 	bringBack = func() error {
 		return errors.Join(tr.finishMoves(asideSuffix), tr.syncChanged())
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/go-sql-driver/mysql"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/pause"
 )
 
@@ -465,12 +466,12 @@ func copyFile(src, dst string) error {
 // had nothing to recover and that every table of database d is sound.
 func checkStartsClean(t *testing.T, dir, backup string, args ...string) *server {
 	t.Helper()
-	o, err := readOrigin(backup)
+	state, err := backupdir.Read(backup)
 	if err != nil {
 		t.Fatal(err)
 	}
-	args = append(args, fmt.Sprintf("--innodb-page-size=%d", o.server.PageSize), "--innodb-data-file-path="+o.server.DataFilePath,
-		fmt.Sprintf("--innodb-undo-tablespaces=%d", o.server.UndoTablespaces))
+	args = append(args, fmt.Sprintf("--innodb-page-size=%d", state.Server.PageSize), "--innodb-data-file-path="+state.Server.DataFilePath,
+		fmt.Sprintf("--innodb-undo-tablespaces=%d", state.Server.UndoTablespaces))
 	s := startTestServer(t, dir, args...)
 	log, err := os.ReadFile(s.errlog)
 	if err != nil {

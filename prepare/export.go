@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/innodb/filename"
 )
 
@@ -28,22 +29,22 @@ import (
 func Export(ctx context.Context, dir, binary string, opt Options) (tables int, err error) {
 	opt = opt.withDefaults()
 	opt.ServerArgs = append(slices.Clone(exportArgs), opt.ServerArgs...)
-	o, err := readOrigin(dir)
+	state, err := backupdir.Read(dir)
 	if err != nil {
 		return 0, err
 	}
-	if !o.prepared() {
+	if !state.Prepared() {
 		return 0, fmt.Errorf("export %s: it is not prepared", dir)
 	}
-	if err := checkNotLinked(dir, o); err != nil {
+	if err := checkNotLinked(dir, state); err != nil {
 		return 0, err
 	}
-	e := &export{tree: newTree(dir, o.server.PageSize), opt: opt}
-	if err := withServer(ctx, dir, binary, o, opt, e.run); err != nil {
+	e := &export{tree: newTree(dir, state.Server.PageSize), opt: opt}
+	if err := withServer(ctx, dir, binary, state, opt, e.run); err != nil {
 		e.abandon()
 		return 0, err
 	}
-	if err := o.giveToOwner(dir); err != nil {
+	if err := state.GiveToOwner(dir); err != nil {
 		return 0, err
 	}
 	return len(e.tables()), e.finish()
@@ -198,7 +199,7 @@ func (e *export) keep(space string) error {
 		return err
 	}
 	defer from.Close()
-	to, err := os.OpenFile(e.tree.path(space+endConfig+tempSuffix), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o640)
+	to, err := os.OpenFile(e.tree.path(space+endConfig+backupdir.TempSuffix), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o640)
 	if err != nil {
 		return err
 	}
@@ -210,7 +211,7 @@ func (e *export) keep(space string) error {
 func (e *export) finish() error {
 	for _, s := range e.spaces {
 		config := e.tree.path(s + endConfig)
-		if err := os.Rename(config+tempSuffix, config); err != nil {
+		if err := os.Rename(config+backupdir.TempSuffix, config); err != nil {
 			return err
 		}
 	}
@@ -223,7 +224,7 @@ func (e *export) finish() error {
 // abandon removes what was put aside.
 func (e *export) abandon() {
 	for _, s := range e.spaces {
-		os.Remove(e.tree.path(s + endConfig + tempSuffix)) // some are not there yet
+		os.Remove(e.tree.path(s + endConfig + backupdir.TempSuffix)) // some are not there yet
 	}
 }
 
@@ -235,7 +236,7 @@ func (e *export) sync() error {
 	}
 	slices.Sort(dirs)
 	for _, dir := range slices.Compact(dirs) {
-		if err := syncDir(e.tree.path(dir)); err != nil {
+		if err := backupdir.SyncDir(e.tree.path(dir)); err != nil {
 			return err
 		}
 	}

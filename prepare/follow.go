@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/internal/innodb/filename"
 )
@@ -251,13 +252,13 @@ func (tr *tree) updateManifest(m *format.Manifest) error {
 	if m == nil || tr.edits.none() {
 		return nil
 	}
-	name := filepath.Join(tr.dir, manifestName)
+	name := filepath.Join(tr.dir, backupdir.ManifestName)
 	in, err := os.Open(name)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	return replaceWith(name, func(out io.Writer) error {
+	return backupdir.ReplaceWith(name, func(out io.Writer) error {
 		w := bufio.NewWriter(out)
 		if err := tr.editManifest(w, in, m); err != nil {
 			return err

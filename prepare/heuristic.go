@@ -6,6 +6,8 @@ import (
 	"os"
 	"regexp"
 	"strconv"
+
+	"github.com/xbstream/xbstream/internal/backupdir"
 )
 
 // preparedError: a server did not start because it found transactions that the
@@ -42,18 +44,18 @@ func (s *recoveryServer) preparedError() error {
 // with 10.11.19 and 11.8.9). It is asked for only when a server has found such
 // transactions: 11.8 ends by itself after it, with an error, and 10.11 without a
 // binary log goes on and serves. The next start shows whether it worked.
-func rollBackWithServer(ctx context.Context, dir, private, binary string, o *origin, opt Options, transactions int) error {
+func rollBackWithServer(ctx context.Context, dir, private, binary string, state *backupdir.State, opt Options, transactions int) error {
 	// Before: the server may be killed when it has done so.
-	if err := o.noteRolledBack(dir, transactions); err != nil {
+	if err := state.NoteRolledBack(dir, transactions); err != nil {
 		return err
 	}
 	opt.Log.Info("the server rolls back transactions that the source had prepared itself and not committed", "transactions", transactions)
 	opt.ServerArgs = append(opt.ServerArgs[:len(opt.ServerArgs):len(opt.ServerArgs)], "--tc-heuristic-recover=ROLLBACK")
-	s, err := startServer(dir, private, binary, o, opt)
+	s, err := startServer(dir, private, binary, state, opt)
 	if err != nil {
 		return err
 	}
-	if err = s.awaitRecovery(ctx, o.endLSN, opt.ServerWait, nil); err == nil {
+	if err = s.awaitRecovery(ctx, state.EndLSN, opt.ServerWait, nil); err == nil {
 		err = s.stop(true)
 	} else {
 		select {

@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/xbstream/xbstream/internal/backupdir"
 )
 
 // journalName is the file of the journal, in the directory while it is being
@@ -53,7 +55,7 @@ func startJournal(dir string) (*journal, error) {
 // still there once the log is replaced, its pages could no more be brought up to
 // date.
 func (j *journal) remove(dir string) error {
-	return errors.Join(j.f.Close(), os.Remove(j.f.Name()), syncDir(dir))
+	return errors.Join(j.f.Close(), os.Remove(j.f.Name()), backupdir.SyncDir(dir))
 }
 
 // slot is the part of the journal that belongs to one worker.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/innodb"
 )
 
@@ -40,9 +41,9 @@ func (tr *tree) readLinks(m *format.Manifest) error {
 
 // checkNotLinked refuses to export a directory of which some tables lie
 // elsewhere: their files for the import would not be found.
-func checkNotLinked(dir string, o *origin) error {
-	tr := newTree(dir, o.server.PageSize)
-	if err := tr.readLinks(o.manifest); err != nil {
+func checkNotLinked(dir string, state *backupdir.State) error {
+	tr := newTree(dir, state.Server.PageSize)
+	if err := tr.readLinks(state.Manifest); err != nil {
 		return fmt.Errorf("export %s: %w", dir, err)
 	}
 	for rel, to := range tr.links {

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/backupdir"
 )
 
 // settleManifest finds the tablespaces of a directory with a manifest. Files
@@ -40,10 +41,10 @@ func (tr *tree) settleManifest(m *format.Manifest, spaces map[format.SpaceID]*hi
 		}
 	}
 	if len(system) == 0 && m.Partial {
-		return fmt.Errorf("%s: no InnoDB file was extracted, there is nothing to prepare", manifestName)
+		return fmt.Errorf("%s: no InnoDB file was extracted, there is nothing to prepare", backupdir.ManifestName)
 	}
 	if len(system) == 0 {
-		return fmt.Errorf("%s: no system tablespace: %w", manifestName, ErrIncomplete)
+		return fmt.Errorf("%s: no system tablespace: %w", backupdir.ManifestName, ErrIncomplete)
 	}
 	slices.SortFunc(system, func(a, b format.File) int { return cmp.Compare(firstPageOf(a), firstPageOf(b)) })
 	tr.freshSystem = system[0].Space != nil && system[0].Space.Rebuild
@@ -92,7 +93,7 @@ func (tr *tree) leaveOut(f *format.File, index nameIndex) {
 func (tr *tree) checkLeftOut() error {
 	for id, path := range tr.leftOut {
 		if t := tr.spaces[id]; t != nil {
-			return fmt.Errorf("%s: %s, and %s was left out: %w", manifestName, t, path, ErrDamaged)
+			return fmt.Errorf("%s: %s, and %s was left out: %w", backupdir.ManifestName, t, path, ErrDamaged)
 		}
 	}
 	return nil
@@ -101,7 +102,7 @@ func (tr *tree) checkLeftOut() error {
 func (tr *tree) checkListed(system []format.File) error {
 	for i := range system {
 		if system[i].Space == nil || system[i].Space.ID != 0 {
-			return fmt.Errorf("%s: %s is not of space 0: %w", manifestName, system[i].Path, ErrDamaged)
+			return fmt.Errorf("%s: %s is not of space 0: %w", backupdir.ManifestName, system[i].Path, ErrDamaged)
 		}
 		if system[i].Space.FirstPage != tr.spaces[0].files[i].first {
 			return fmt.Errorf("%s: starts at page %v, the manifest says %v: %w", system[i].Path, tr.spaces[0].files[i].first, system[i].Space.FirstPage, ErrDamaged)
@@ -131,7 +132,7 @@ func pathsOf(files []format.File) []string {
 // claimListed checks one file against its entry in the manifest.
 func (tr *tree) claimListed(f *format.File, p firstPage, spaces map[format.SpaceID]*history, index nameIndex) error {
 	if f.Space == nil {
-		return fmt.Errorf("%s: %s has no tablespace of %s: %w", manifestName, f.Kind, f.Path, ErrDamaged)
+		return fmt.Errorf("%s: %s has no tablespace of %s: %w", backupdir.ManifestName, f.Kind, f.Path, ErrDamaged)
 	}
 	if f.Space.Encrypted {
 		return fmt.Errorf("%s (space %v): %w", f.Path, f.Space.ID, ErrEncrypted)
@@ -266,7 +267,7 @@ func (tr *tree) rename(from, to string) error {
 // syncChanged makes the names durable that came and went.
 func (tr *tree) syncChanged() error {
 	for rel := range tr.changed {
-		if err := syncDir(tr.path(rel)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := backupdir.SyncDir(tr.path(rel)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}

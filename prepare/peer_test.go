@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/innodb"
 )
 
@@ -221,11 +222,11 @@ var total = map[string]int{}
 func compareTrees(t *testing.T, ours, theirs, backup string) map[string]int {
 	t.Helper()
 	tally := map[string]int{}
-	o, err := readOrigin(backup)
+	state, err := backupdir.Read(backup)
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, b := filesByID(t, ours, o), filesByID(t, theirs, o)
+	a, b := filesByID(t, ours, state), filesByID(t, theirs, state)
 	freed := map[pageKey]bool{}
 	histories := historyOf(t, backup, func(k pageKey, f bool) {
 		if f {
@@ -259,10 +260,10 @@ func compareTrees(t *testing.T, ours, theirs, backup string) map[string]int {
 	return tally
 }
 
-func filesByID(t *testing.T, dir string, o *origin) map[format.SpaceID]*tablespace {
+func filesByID(t *testing.T, dir string, state *backupdir.State) map[format.SpaceID]*tablespace {
 	t.Helper()
-	tr := newTree(dir, o.server.PageSize)
-	if err := tr.settleFound(o.server.DataFilePath, nil, Options{Parallel: 1}, &Report{}); err != nil {
+	tr := newTree(dir, state.Server.PageSize)
+	if err := tr.settleFound(state.Server.DataFilePath, nil, Options{Parallel: 1}, &Report{}); err != nil {
 		t.Fatal(err)
 	}
 	return tr.spaces

@@ -14,18 +14,19 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/innodb"
 )
 
 // preparation is one Run.
 type preparation struct {
-	dir    string
-	opt    Options
-	origin *origin
-	log    *redoLog
-	redo   *gatherer
-	tree   *tree
-	end    format.LSN // where the redo ends
+	dir   string
+	opt   Options
+	state *backupdir.State
+	log   *redoLog
+	redo  *gatherer
+	tree  *tree
+	end   format.LSN // where the redo ends
 	// ignored are the names of tablespaces whose redo was left out.
 	ignored map[format.SpaceID]string
 	journal *journal
@@ -38,12 +39,12 @@ type preparation struct {
 func Run(ctx context.Context, dir string, opt Options) (Report, error) {
 	p := &preparation{dir: dir, opt: opt.withDefaults(), ignored: map[format.SpaceID]string{}}
 	var err error
-	if p.origin, err = readOrigin(dir); err != nil {
+	if p.state, err = backupdir.Read(dir); err != nil {
 		return p.rep, fmt.Errorf("prepare %s: %w", dir, err)
 	}
-	p.rep.EndLSN = p.origin.endLSN
-	if p.origin.prepared() {
-		p.rep.AlreadyPrepared, p.rep.PreparedRolledBack = true, p.origin.rolledBack
+	p.rep.EndLSN = p.state.EndLSN
+	if p.state.Prepared() {
+		p.rep.AlreadyPrepared, p.rep.PreparedRolledBack = true, p.state.RolledBack
 		return p.rep, nil
 	}
 	if err := p.run(ctx); err != nil {
@@ -69,8 +70,8 @@ func (p *preparation) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.tree = newTree(p.dir, p.origin.server.PageSize)
-	if err := p.tree.readLinks(p.origin.manifest); err != nil {
+	p.tree = newTree(p.dir, p.state.Server.PageSize)
+	if err := p.tree.readLinks(p.state.Manifest); err != nil {
 		return err
 	}
 	if err := replayJournal(p.tree); err != nil {
@@ -136,7 +137,7 @@ func (p *preparation) checkLog() error {
 	if !l.linear() {
 		return fmt.Errorf("%s: created by %q and in use since, not a backup's: %w", redoName, l.head.Creator, ErrNotBackup)
 	}
-	if m := p.origin.manifest; m != nil && l.head.Checkpoint > m.Backup.Redo.CheckpointLSN && !p.minimal() {
+	if m := p.state.Manifest; m != nil && l.head.Checkpoint > m.Backup.Redo.CheckpointLSN && !p.minimal() {
 		return fmt.Errorf("%s: starts at LSN %v, the backup at %v: %w", redoName, l.head.Checkpoint, m.Backup.Redo.CheckpointLSN, ErrIncomplete)
 	}
 	return nil
@@ -145,7 +146,7 @@ func (p *preparation) checkLog() error {
 // minimal says that the log is the one publish leaves: an earlier run got that
 // far, and data files are done.
 func (p *preparation) minimal() bool {
-	return p.log.payload == p.log.dialect.EmptySize() && p.log.end() >= p.origin.endLSN
+	return p.log.payload == p.log.dialect.EmptySize() && p.log.end() >= p.state.EndLSN
 }
 
 // gathered returns the first batch and what the log as a whole says. If
@@ -172,7 +173,7 @@ func (p *preparation) checkRedo(ctx context.Context) (more bool, err error) {
 		p.redo.log = p.log.scan(ctx, p.redo.end, p.end)
 		p.redo.pos = p.redo.end
 	}
-	p.redo.whole.start, p.redo.whole.want = p.log.head, p.origin.endLSN
+	p.redo.whole.start, p.redo.whole.want = p.log.head, p.state.EndLSN
 	return more, p.redo.whole.check(p.end)
 }
 
@@ -182,23 +183,23 @@ func (p *preparation) until() format.LSN {
 	if p.minimal() {
 		return p.log.end()
 	}
-	return p.origin.endLSN
+	return p.state.EndLSN
 }
 
 // settle finds out which file is which tablespace.
 func (p *preparation) settle() error {
 	p.tree.recovered = p.minimal()
-	if m := p.origin.manifest; m != nil {
+	if m := p.state.Manifest; m != nil {
 		return p.tree.settleManifest(m, p.redo.spaces, p.opt, &p.rep)
 	}
 	// Before anything is changed: without it there is nothing to recover.
-	if err := p.tree.claimSystem(systemFiles(p.origin.server.DataFilePath)); err != nil {
+	if err := p.tree.claimSystem(systemFiles(p.state.Server.DataFilePath)); err != nil {
 		return err
 	}
 	if err := p.tree.settleMarkers(&p.rep); err != nil {
 		return err
 	}
-	return p.tree.settleFound(p.origin.server.DataFilePath, p.redo.spaces, p.opt, &p.rep)
+	return p.tree.settleFound(p.state.Server.DataFilePath, p.redo.spaces, p.opt, &p.rep)
 }
 
 // applyAll applies the first batch and, if there are more, the others.
@@ -352,7 +353,7 @@ func (p *preparation) finishSize(t *tablespace) error {
 // are up to date, then the state.
 func (p *preparation) publish() error {
 	if !p.opt.Staged {
-		if err := p.origin.giveToOwner(p.dir); err != nil {
+		if err := p.state.GiveToOwner(p.dir); err != nil {
 			return err
 		}
 		if err := p.syncData(); err != nil {
@@ -362,16 +363,16 @@ func (p *preparation) publish() error {
 			return err
 		}
 	}
-	if err := p.tree.updateManifest(p.origin.manifest); err != nil {
+	if err := p.tree.updateManifest(p.state.Manifest); err != nil {
 		return err
 	}
 	if !p.minimal() {
 		content := p.log.dialect.EmptyLog(p.end, p.log.head.Creator)
-		if err := replaceFile(filepath.Join(p.dir, redoName), content); err != nil {
+		if err := backupdir.ReplaceFile(filepath.Join(p.dir, redoName), content); err != nil {
 			return err
 		}
 	}
-	return p.origin.markPrepared(p.dir)
+	return p.state.MarkPrepared(p.dir)
 }
 
 // syncData makes every file that was written durable, and the names.
@@ -393,7 +394,7 @@ func (p *preparation) syncData() error {
 		return err
 	}
 	for dir := range dirs {
-		if err := syncDir(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := backupdir.SyncDir(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/backupdir"
 	_ "github.com/xbstream/xbstream/internal/families" // whose redo is read
 	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/internal/mariadb/redo"
@@ -85,16 +86,16 @@ func TestRun(t *testing.T) {
 func rotated(t *testing.T, backup string) string {
 	t.Helper()
 	dir := copySpaces(t, backup)
-	o, err := readOrigin(dir)
+	state, err := backupdir.Read(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := newTree(dir, o.server.PageSize)
+	tr := newTree(dir, state.Server.PageSize)
 	if err := tr.settleMarkers(&Report{}); err != nil {
 		t.Fatal(err)
 	}
 	spaces := historyOf(t, dir, func(pageKey, bool) {})
-	if err := tr.settleFound(o.server.DataFilePath, spaces, Options{Parallel: 1}, &Report{}); err != nil {
+	if err := tr.settleFound(state.Server.DataFilePath, spaces, Options{Parallel: 1}, &Report{}); err != nil {
 		t.Fatal(err)
 	}
 	var names []string
@@ -215,16 +216,16 @@ func prepareElsewhere(dir string) *exec.Cmd {
 func settled(t *testing.T, backup string) (string, *format.Manifest) {
 	t.Helper()
 	dir := copyTree(t, backup)
-	o, err := readOrigin(dir)
+	state, err := backupdir.Read(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := newTree(dir, o.server.PageSize)
+	tr := newTree(dir, state.Server.PageSize)
 	rep := &Report{}
 	if err := tr.settleMarkers(rep); err != nil {
 		t.Fatal(err)
 	}
-	if err := tr.settleFound(o.server.DataFilePath, historyOf(t, dir, func(pageKey, bool) {}), Options{Parallel: 2}, rep); err != nil {
+	if err := tr.settleFound(state.Server.DataFilePath, historyOf(t, dir, func(pageKey, bool) {}), Options{Parallel: 2}, rep); err != nil {
 		t.Fatal(err)
 	}
 	l, err := openRedo(dir)
@@ -232,8 +233,8 @@ func settled(t *testing.T, backup string) (string, *format.Manifest) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	m := &format.Manifest{Tool: "test", Backup: &format.Backup{Type: "full-backuped", Server: o.server,
-		Redo: format.Redo{Format: redo.FormatName, CheckpointLSN: l.head.Checkpoint, CheckpointEndLSN: l.head.CheckpointEnd, EndLSN: o.endLSN}}}
+	m := &format.Manifest{Tool: "test", Backup: &format.Backup{Type: "full-backuped", Server: state.Server,
+		Redo: format.Redo{Format: redo.FormatName, CheckpointLSN: l.head.Checkpoint, CheckpointEndLSN: l.head.CheckpointEnd, EndLSN: state.EndLSN}}}
 	for _, s := range tr.spaces {
 		for _, f := range s.files {
 			m.Files = append(m.Files, manifestFile(t, tr, s, f))
@@ -279,7 +280,7 @@ func writeManifest(t *testing.T, dir string, m *format.Manifest) {
 	if err := format.EncodeManifest(&b, m); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, manifestName), b.Bytes(), 0o640); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, backupdir.ManifestName), b.Bytes(), 0o640); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/go-sql-driver/mysql"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/backupdir"
 )
 
 // WithServer prepares dir by starting the server binary on it, with networking
@@ -38,35 +39,35 @@ func WithServer(ctx context.Context, dir, binary string, opt Options) (Report, e
 	if err != nil {
 		return Report{}, err
 	}
-	o, err := readOrigin(dir)
+	state, err := backupdir.Read(dir)
 	if err != nil {
 		return Report{}, err
 	}
-	rep := Report{EndLSN: o.endLSN}
-	if o.prepared() {
-		rep.AlreadyPrepared, rep.PreparedRolledBack = true, o.rolledBack
+	rep := Report{EndLSN: state.EndLSN}
+	if state.Prepared() {
+		rep.AlreadyPrepared, rep.PreparedRolledBack = true, state.RolledBack
 		return rep, nil
 	}
-	if err := checkNoneElsewhere(dir, o); err != nil {
+	if err := checkNoneElsewhere(dir, state); err != nil {
 		return rep, err
 	}
-	if err := readyRedo(ctx, dir, o, opt, &rep); err != nil {
+	if err := readyRedo(ctx, dir, state, opt, &rep); err != nil {
 		return rep, err
 	}
-	if err := withServer(ctx, dir, binary, o, opt, nil); err != nil {
-		return rep, o.explain(err)
+	if err := withServer(ctx, dir, binary, state, opt, nil); err != nil {
+		return rep, explain(state, err)
 	}
-	rep.PreparedRolledBack = o.rolledBack
-	if err := o.giveToOwner(dir); err != nil {
+	rep.PreparedRolledBack = state.RolledBack
+	if err := state.GiveToOwner(dir); err != nil {
 		return rep, err
 	}
-	return rep, o.markPrepared(dir)
+	return rep, state.MarkPrepared(dir)
 }
 
 // explain adds to the error of a server what it cannot know: why a tablespace is
 // missing.
-func (o *origin) explain(err error) error {
-	if o.manifest == nil || !slices.ContainsFunc(o.manifest.Files, func(f format.File) bool { return !f.Arrived() }) {
+func explain(state *backupdir.State, err error) error {
+	if state.Manifest == nil || !slices.ContainsFunc(state.Manifest.Files, func(f format.File) bool { return !f.Arrived() }) {
 		return err
 	}
 	return fmt.Errorf("tablespaces were left out, and a server passes over their redo only with --server-option=innodb-force-recovery=1, then also over that of any other that is missing: %w", err)
@@ -76,16 +77,16 @@ func (o *origin) explain(err error) error {
 // the path at the source, and a server's recovery would change the file it finds
 // there, perhaps that of the source, and not the copy. So it would one that was
 // left out.
-func checkNoneElsewhere(dir string, o *origin) error {
+func checkNoneElsewhere(dir string, state *backupdir.State) error {
 	refuse := func(name, source string) error {
 		return fmt.Errorf("%s was made with DATA DIRECTORY (%s), where a server would look for it instead of here; only prepare without a server can recover it", name, source)
 	}
-	if o.manifest == nil {
-		return newTree(dir, o.server.PageSize).each("*.isl", func(rel string) error {
+	if state.Manifest == nil {
+		return newTree(dir, state.Server.PageSize).each("*.isl", func(rel string) error {
 			return refuse(strings.TrimSuffix(rel, ".isl")+".ibd", rel)
 		})
 	}
-	for _, f := range o.manifest.Files {
+	for _, f := range state.Manifest.Files {
 		switch {
 		case f.Source == "":
 		case f.Kind == format.KindTablespace, f.Kind == format.KindLeftOut && there(f.Source):
@@ -128,7 +129,7 @@ func FindServer(binary string) (string, error) {
 
 // withServer runs a server over dir, from start to clean end, and lets work, if
 // it is not nil, do something when the server has recovered.
-func withServer(ctx context.Context, dir, binary string, o *origin, opt Options, work func(context.Context, *sql.DB) error) (err error) {
+func withServer(ctx context.Context, dir, binary string, state *backupdir.State, opt Options, work func(context.Context, *sql.DB) error) (err error) {
 	dir, err = filepath.Abs(dir)
 	if err != nil {
 		return err
@@ -146,18 +147,18 @@ func withServer(ctx context.Context, dir, binary string, o *origin, opt Options,
 		return err
 	}
 	defer os.RemoveAll(private)
-	bringBack, err := o.setAside(dir)
+	bringBack, err := setAside(dir, state)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, bringBack()) }()
-	err = runServer(ctx, dir, private, binary, o, opt, work)
+	err = runServer(ctx, dir, private, binary, state, opt, work)
 	var found *preparedError
 	if errors.As(err, &found) {
-		if err := rollBackWithServer(ctx, dir, private, binary, o, opt, found.transactions); err != nil {
+		if err := rollBackWithServer(ctx, dir, private, binary, state, opt, found.transactions); err != nil {
 			return err
 		}
-		err = runServer(ctx, dir, private, binary, o, opt, work)
+		err = runServer(ctx, dir, private, binary, state, opt, work)
 	}
 	if err != nil {
 		return err
@@ -166,13 +167,13 @@ func withServer(ctx context.Context, dir, binary string, o *origin, opt Options,
 }
 
 // runServer runs the server once.
-func runServer(ctx context.Context, dir, private, binary string, o *origin, opt Options, work func(context.Context, *sql.DB) error) error {
-	s, err := startServer(dir, private, binary, o, opt)
+func runServer(ctx context.Context, dir, private, binary string, state *backupdir.State, opt Options, work func(context.Context, *sql.DB) error) error {
+	s, err := startServer(dir, private, binary, state, opt)
 	if err != nil {
 		return err
 	}
 	opt.Log.Info("server started on the copy", "binary", binary, "pid", s.cmd.Process.Pid)
-	err = s.awaitRecovery(ctx, o.endLSN, opt.ServerWait, work)
+	err = s.awaitRecovery(ctx, state.EndLSN, opt.ServerWait, work)
 	if stopErr := s.stop(err == nil); err == nil {
 		err = stopErr
 	}
@@ -202,7 +203,7 @@ const (
 	killWait = 30 * time.Second
 )
 
-func startServer(dir, private, binary string, o *origin, opt Options) (*recoveryServer, error) {
+func startServer(dir, private, binary string, state *backupdir.State, opt Options) (*recoveryServer, error) {
 	s := &recoveryServer{
 		socket: filepath.Join(private, "socket"),
 		log:    filepath.Join(private, "error.log"),
@@ -213,7 +214,7 @@ func startServer(dir, private, binary string, o *origin, opt Options) (*recovery
 		return nil, err
 	}
 	defer out.Close()
-	args, err := serverArgs(dir, private, s.socket, o, opt)
+	args, err := serverArgs(dir, private, s.socket, state, opt)
 	if err != nil {
 		return nil, err
 	}
@@ -234,12 +235,12 @@ func startServer(dir, private, binary string, o *origin, opt Options) (*recovery
 
 // serverArgs are the arguments of a server that recovers and does nothing
 // else: nobody can connect but us, nothing it starts by itself runs.
-func serverArgs(dir, private, socket string, o *origin, opt Options) ([]string, error) {
+func serverArgs(dir, private, socket string, state *backupdir.State, opt Options) ([]string, error) {
 	me, err := user.Current()
 	if err != nil {
 		return nil, err
 	}
-	dataFiles, err := o.dataFiles(dir)
+	dataFiles, err := state.DataFiles(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -259,14 +260,14 @@ func serverArgs(dir, private, socket string, o *origin, opt Options) ([]string, 
 		"--innodb-buffer-pool-load-at-startup=OFF",
 		"--innodb-buffer-pool-dump-at-shutdown=OFF",
 		"--innodb-buffer-pool-size=" + strconv.FormatInt(max(opt.Memory, 64<<20), 10),
-		"--innodb-page-size=" + strconv.Itoa(o.server.PageSize),
+		"--innodb-page-size=" + strconv.Itoa(state.Server.PageSize),
 		"--innodb-data-file-path=" + dataFiles,
 		"--innodb-data-home-dir=",
 		"--innodb-undo-directory=./",
-		"--innodb-undo-tablespaces=" + strconv.Itoa(o.server.UndoTablespaces),
-		"--lower-case-table-names=" + strconv.Itoa(o.server.LowerCaseTableNames),
+		"--innodb-undo-tablespaces=" + strconv.Itoa(state.Server.UndoTablespaces),
+		"--lower-case-table-names=" + strconv.Itoa(state.Server.LowerCaseTableNames),
 	}
-	if a := o.server.ChecksumAlgorithm; a != "" {
+	if a := state.Server.ChecksumAlgorithm; a != "" {
 		args = append(args, "--innodb-checksum-algorithm="+a)
 	}
 	return append(args, opt.ServerArgs...), nil
@@ -399,5 +400,5 @@ func removeTraces(dir string, before map[string]bool) error {
 			return err
 		}
 	}
-	return syncDir(dir)
+	return backupdir.SyncDir(dir)
 }

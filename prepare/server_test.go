@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/mariadb/redo"
 )
 
@@ -42,7 +43,7 @@ func TestWithServer(t *testing.T) {
 	// B1: mariabackup's option file names a file somewhere else.
 	t.Run("data file elsewhere", func(t *testing.T) {
 		dir, evil := copyTree(t, backup), filepath.Join(t.TempDir(), "evil")
-		conf := filepath.Join(dir, optionsName)
+		conf := filepath.Join(dir, "backup-my.cnf")
 		text, err := os.ReadFile(conf)
 		if err != nil {
 			t.Fatal(err)
@@ -72,7 +73,7 @@ func TestWithServer(t *testing.T) {
 		if !errors.Is(err, ErrServer) || !strings.Contains(err.Error(), "server log:") {
 			t.Errorf("got %v, want ErrServer with the server's words", err)
 		}
-		if o, err := readOrigin(dir); err != nil || o.prepared() {
+		if state, err := backupdir.Read(dir); err != nil || state.Prepared() {
 			t.Errorf("failed recovery left the directory marked as prepared (%v)", err)
 		}
 	})

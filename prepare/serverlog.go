@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/internal/innodb/redolog"
 )
@@ -21,7 +22,7 @@ import (
 // a log that was cut from one that ends, and keeps from it what it would get
 // wrong. A log that a server has already written to (an interrupted WithServer)
 // is the server's to judge.
-func readyRedo(ctx context.Context, dir string, o *origin, opt Options, rep *Report) error {
+func readyRedo(ctx context.Context, dir string, state *backupdir.State, opt Options, rep *Report) error {
 	l, err := openRedo(dir)
 	if err != nil {
 		return err
@@ -34,22 +35,22 @@ func readyRedo(ctx context.Context, dir string, o *origin, opt Options, rep *Rep
 	s := logSurvey{
 		dialect: l.dialect,
 		traces:  l.dialect.Traces(),
-		whole:   completeness{start: l.head, want: o.endLSN, hidden: l.head.Encrypted},
+		whole:   completeness{start: l.head, want: state.EndLSN, hidden: l.head.Encrypted},
 		spaces:  map[format.SpaceID]*history{},
 	}
-	if err := s.read(ctx, l, o.endLSN); err != nil {
+	if err := s.read(ctx, l, state.EndLSN); err != nil {
 		return err
 	}
 	rep.RedoBytes = s.bytes
-	tr := newTree(dir, o.server.PageSize)
+	tr := newTree(dir, state.Server.PageSize)
 	if s.whole.hidden {
 		if opt.NothingImported {
 			return nil
 		}
 		return s.refuseImported(tr)
 	}
-	if o.manifest != nil {
-		if err := tr.followForServer(o.manifest, s.spaces, rep); err != nil {
+	if state.Manifest != nil {
+		if err := tr.followForServer(state.Manifest, s.spaces, rep); err != nil {
 			return err
 		}
 	}
@@ -202,14 +203,14 @@ func (tr *tree) readAge(rel string, floor format.LSN) (innodb.Age, error) {
 // becomes FILE_MODIFY.
 func (l *redoLog) hideBeforeImport(ctx context.Context, dir string, back map[format.SpaceID]format.LSN) error {
 	path := filepath.Join(dir, redoName)
-	temp := path + tempSuffix
+	temp := path + backupdir.TempSuffix
 	if err := l.hideInCopy(ctx, temp, back); err != nil {
 		return errors.Join(fmt.Errorf("write %s: %w", temp, err), os.Remove(temp))
 	}
 	if err := os.Rename(temp, path); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return backupdir.SyncDir(dir)
 }
 
 func (l *redoLog) hideInCopy(ctx context.Context, path string, back map[format.SpaceID]format.LSN) error {

@@ -228,7 +228,7 @@ func missing(err error) error {
 }
 
 // systemFiles returns the names of the files of the system tablespace, in order.
-// The value was checked when the directory's origin was read.
+// The value was checked when the directory's state was read.
 func systemFiles(dataFilePath string) []string {
 	files, err := (&format.Server{DataFilePath: dataFilePath}).SystemFiles()
 	if err != nil {

@@ -33,7 +33,7 @@ func (p *preparation) rollBackPrepared(ctx context.Context) error {
 		return err
 	}
 	p.rep.PreparedRolledBack = found.transactions()
-	p.origin.rolledBack = p.rep.PreparedRolledBack
+	p.state.RolledBack = p.rep.PreparedRolledBack
 	if len(found.prepared) == 0 {
 		return nil
 	}

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/innodb"
 )
 
@@ -135,7 +136,7 @@ func (in *undoInstance) write(t testing.TB) {
 // preparation is one that has applied its redo.
 func (in *undoInstance) preparation(t testing.TB, staged bool) *preparation {
 	t.Helper()
-	p := &preparation{dir: in.dir, origin: &origin{}, tree: newTree(in.dir, in.pages.Physical), end: undoEnd,
+	p := &preparation{dir: in.dir, state: &backupdir.State{}, tree: newTree(in.dir, in.pages.Physical), end: undoEnd,
 		opt: Options{Staged: staged}.withDefaults()}
 	if err := p.tree.claimSystem([]string{"ibdata1"}); err != nil {
 		t.Fatal(err)
@@ -206,8 +207,8 @@ func mixed(t testing.TB, size int, full bool) *undoInstance {
 
 func checkMixed(t testing.TB, in *undoInstance, p *preparation) {
 	t.Helper()
-	if p.rep.PreparedRolledBack != 4 || p.origin.rolledBack != 4 {
-		t.Errorf("%d transactions, and %d in the state file; want 4", p.rep.PreparedRolledBack, p.origin.rolledBack)
+	if p.rep.PreparedRolledBack != 4 || p.state.RolledBack != 4 {
+		t.Errorf("%d transactions, and %d in the state file; want 4", p.rep.PreparedRolledBack, p.state.RolledBack)
 	}
 	if got := in.changed(t, "ibdata1"); !slices.Equal(got, []int{8}) {
 		t.Errorf("pages %v of ibdata1 were changed, want 8", got)
