@@ -18,6 +18,7 @@ import (
 	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/internal/mariadb/redo"
+	"github.com/xbstream/xbstream/internal/spaces"
 )
 
 // A made backup is a directory with a manifest and a log, small enough to say in
@@ -150,7 +151,7 @@ func (m *made) write(t *testing.T) string {
 // tablespacesIn returns the .ibd files of a directory with the ids in their page 0.
 func tablespacesIn(t *testing.T, dir string) map[string]format.SpaceID {
 	t.Helper()
-	tr := newTree(dir, madeFormat.Logical)
+	tr := spaces.NewTree(dir, madeFormat.Logical)
 	found := map[string]format.SpaceID{}
 	names, err := filepath.Glob(filepath.Join(dir, "*", "*.ib*"))
 	if err != nil {
@@ -158,7 +159,7 @@ func tablespacesIn(t *testing.T, dir string) map[string]format.SpaceID {
 	}
 	for _, name := range names {
 		rel := filepath.Base(filepath.Dir(name)) + "/" + filepath.Base(name)
-		id, err := tr.spaceID(rel)
+		id, err := tr.SpaceID(rel)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -349,15 +350,15 @@ func testInterruptedFollowing(t *testing.T, before string, want map[string]forma
 		if err != nil {
 			t.Fatal(err)
 		}
-		tr := newTree(dir, madeFormat.Logical)
+		tr := spaces.NewTree(dir, madeFormat.Logical)
 		left := n
-		tr.interrupt = func() error {
+		tr.BeforeChange = func() error {
 			if left--; left < 0 {
 				return errors.New("killed")
 			}
 			return nil
 		}
-		if _, err := tr.followListed(state.Manifest.Files, historyOf(t, dir, func(pageKey, bool) {}), &Report{}); err == nil {
+		if err := tr.SettleManifest(state.Manifest, historyOf(t, dir, func(pageKey, bool) {}), 1); err == nil {
 			return // it was not that many
 		}
 		prepareMade(t, dir, want)

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/xbstream/xbstream/internal/backupdir"
+	"github.com/xbstream/xbstream/internal/spaces"
 )
 
 // journalName is the file of the journal, in the directory while it is being
@@ -115,8 +116,8 @@ func slotSum(header, pages []byte) uint32 {
 // that is not whole was being written, so that its pages' place was not yet.
 // A slot may be older than the page: then the page goes back to how it was
 // after an earlier batch, and redo applies to it once more.
-func replayJournal(tr *tree) error {
-	f, err := os.Open(filepath.Join(tr.dir, journalName))
+func replayJournal(dir string, tr *spaces.Tree) error {
+	f, err := os.Open(filepath.Join(dir, journalName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -139,7 +140,7 @@ func replayJournal(tr *tree) error {
 	}
 }
 
-func replaySlot(tr *tree, b []byte) error {
+func replaySlot(tr *spaces.Tree, b []byte) error {
 	pages, n := b[slotHeader:], int(binary.BigEndian.Uint32(b[4:]))
 	length := binary.BigEndian.Uint16(b[16:])
 	end := slotPathStart + int(length&^slotSparse)
@@ -150,7 +151,7 @@ func replaySlot(tr *tree, b []byte) error {
 	if !filepath.IsLocal(filepath.FromSlash(rel)) {
 		return fmt.Errorf("path %q: %w", rel, ErrDamaged)
 	}
-	f, err := os.OpenFile(tr.path(rel), os.O_RDWR, 0)
+	f, err := os.OpenFile(tr.Path(rel), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

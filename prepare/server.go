@@ -20,6 +20,7 @@ import (
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/backupdir"
+	"github.com/xbstream/xbstream/internal/spaces"
 )
 
 // WithServer prepares dir by starting the server binary on it, with networking
@@ -82,7 +83,7 @@ func checkNoneElsewhere(dir string, state *backupdir.State) error {
 		return fmt.Errorf("%s was made with DATA DIRECTORY (%s), where a server would look for it instead of here; only prepare without a server can recover it", name, source)
 	}
 	if state.Manifest == nil {
-		return newTree(dir, state.Server.PageSize).each("*.isl", func(rel string) error {
+		return spaces.NewTree(dir, state.Server.PageSize).Each("*.isl", func(rel string) error {
 			return refuse(strings.TrimSuffix(rel, ".isl")+".ibd", rel)
 		})
 	}
@@ -164,6 +165,15 @@ func withServer(ctx context.Context, dir, binary string, state *backupdir.State,
 		return err
 	}
 	return removeTraces(dir, before)
+}
+
+// setAside hides from a server the files that bear the ending of a tablespace and
+// are none, until they are brought back.
+func setAside(dir string, state *backupdir.State) (bringBack func() error, err error) {
+	if state.Manifest == nil || state.Prepared() { // a server may have made tables there since
+		return func() error { return nil }, nil
+	}
+	return spaces.NewTree(dir, state.Server.PageSize).SetAside(state.Manifest.Files)
 }
 
 // runServer runs the server once.

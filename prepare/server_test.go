@@ -15,6 +15,7 @@ import (
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/mariadb/redo"
+	"github.com/xbstream/xbstream/internal/spaces"
 )
 
 func TestWithServer(t *testing.T) {
@@ -106,7 +107,7 @@ func TestEncrypted(t *testing.T) {
 			backup := takeBackup(t, peerCase{tables: c.tables, args: append(c.args, plugin...), setup: flushing, during: c.during})
 			// mariabackup may have left a marker (secret.new) for the table;
 			// putting such files in their places is no change of content.
-			if err := newTree(backup, 16384).settleMarkers(&Report{}); err != nil {
+			if err := spaces.NewTree(backup, 16384).SettleMarkers(); err != nil {
 				t.Fatal(err)
 			}
 			before := copyTree(t, backup)

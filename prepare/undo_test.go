@@ -15,6 +15,7 @@ import (
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/innodb"
+	"github.com/xbstream/xbstream/internal/spaces"
 )
 
 // undoInstance is a directory with a system tablespace and an undo tablespace,
@@ -136,17 +137,16 @@ func (in *undoInstance) write(t testing.TB) {
 // preparation is one that has applied its redo.
 func (in *undoInstance) preparation(t testing.TB, staged bool) *preparation {
 	t.Helper()
-	p := &preparation{dir: in.dir, state: &backupdir.State{}, tree: newTree(in.dir, in.pages.Physical), end: undoEnd,
+	p := &preparation{dir: in.dir, state: &backupdir.State{}, tree: spaces.NewTree(in.dir, in.pages.Physical), end: undoEnd,
 		opt: Options{Staged: staged}.withDefaults()}
-	if err := p.tree.claimSystem([]string{"ibdata1"}); err != nil {
-		t.Fatal(err)
+	err := p.tree.ClaimSystem([]string{"ibdata1"})
+	if err == nil {
+		err = p.tree.SettleFound(nil, 1) // finds undo001
 	}
-	first, err := p.tree.readFirstPage("undo001")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.tree.claim("undo001", first)
-	if err := replayJournal(p.tree); err != nil {
+	if err := replayJournal(in.dir, p.tree); err != nil {
 		t.Fatal(err)
 	}
 	if staged {
@@ -238,8 +238,8 @@ func TestRollBackPrepared(t *testing.T) {
 					t.Fatal(err)
 				}
 				checkMixed(t, staged, p)
-				for id, space := range p.tree.spaces {
-					if !space.touched {
+				for id, space := range p.tree.Spaces {
+					if !space.Touched {
 						t.Errorf("space %v was written to and would not be synced", id)
 					}
 				}
@@ -263,7 +263,7 @@ func TestRollBackPreparedInSecondFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := in.preparation(t, false)
-	if err := p.tree.claimSystem([]string{"ibdata1", "ibdata2"}); err != nil {
+	if err := p.tree.ClaimSystem([]string{"ibdata1", "ibdata2"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.rollBackPrepared(t.Context()); err != nil {
@@ -289,7 +289,7 @@ func TestRollBackPreparedKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		// Only the second half of the page got there.
-		name := p.tree.spaces[page.Space].files[0].path
+		name := p.tree.Spaces[page.Space].Files[0].Path
 		f, err := os.OpenFile(filepath.Join(in.dir, name), os.O_RDWR, 0)
 		if err != nil {
 			t.Fatal(err)

@@ -52,3 +52,16 @@ func Read(dir string) (*State, error) {
 	}
 	return s, s.useMariabackup(dir)
 }
+
+// SystemFiles returns the names of the files of the system tablespace, in order.
+func (s *State) SystemFiles() []string {
+	files, err := s.Server.SystemFiles()
+	if err != nil {
+		return nil // it was checked when it was read
+	}
+	var names []string
+	for _, f := range files {
+		names = append(names, f.Path)
+	}
+	return names
+}
