@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 
 	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/pause"
+	"github.com/xbstream/xbstream/internal/runserver"
 )
 
 // peerCase is one server configuration a backup is taken of.
@@ -114,7 +116,7 @@ func startTestServer(t *testing.T, datadir string, args ...string) *server {
 	}
 	t.Cleanup(func() { os.RemoveAll(private) })
 	s := &server{dir: datadir, socket: filepath.Join(private, "s"), errlog: filepath.Join(private, "err"), done: make(chan error, 1)}
-	binary, err := FindServer("")
+	binary, err := runserver.Find("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +126,7 @@ func startTestServer(t *testing.T, datadir string, args ...string) *server {
 	}
 	defer out.Close()
 	s.cmd = exec.Command(binary, append(baseArgs(datadir, s.socket), args...)...)
-	s.cmd.Stdout, s.cmd.Stderr, s.cmd.SysProcAttr = out, out, dieWithParent()
+	s.cmd.Stdout, s.cmd.Stderr, s.cmd.SysProcAttr = out, out, dieWithTest()
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -152,6 +154,9 @@ func startTestServer(t *testing.T, datadir string, args ...string) *server {
 	}
 	return s
 }
+
+// dieWithTest makes the kernel end a process when the test dies.
+func dieWithTest() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }
 
 func (s *server) words() string {
 	b, _ := os.ReadFile(s.errlog)

@@ -218,7 +218,7 @@ func testKilled(t *testing.T, backup, want string) {
 func prepareElsewhere(dir string) *exec.Cmd {
 	c := exec.Command(os.Args[0])
 	c.Env = append(os.Environ(), killedDir+"="+dir)
-	c.SysProcAttr = dieWithParent()
+	c.SysProcAttr = dieWithTest()
 	return c
 }
 
