@@ -118,6 +118,9 @@ type Target struct {
 	Page  format.PageNo
 	// Zip marks a page of a ROW_FORMAT=COMPRESSED tablespace.
 	Zip bool
+	// Logical is innodb_page_size, the size of a page of such a tablespace once it is
+	// expanded; 0 where that does not matter.
+	Logical int
 }
 
 // FileOp is what happened to the file of a tablespace.
