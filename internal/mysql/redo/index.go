@@ -64,8 +64,9 @@ type Field struct {
 	Physical uint16
 }
 
-// Clustered says that rows have DB_TRX_ID and DB_ROLL_PTR.
-func (x *Index) Clustered() bool { return x.Unique != len(x.Fields) }
+// Clustered says that rows have DB_TRX_ID and DB_ROLL_PTR, if they are Compact;
+// of others it is not known.
+func (x *Index) Clustered() bool { return len(x.Fields) != 0 && x.Unique != len(x.Fields) }
 
 // description reads over a description.
 func (c *cursor) description(d description) {
