@@ -309,18 +309,21 @@ func (w *worker) applyPage(t *tablespace, p pageChain, page []byte) (changed boo
 			return false, fail(0, fmt.Errorf("its LSN %v is after the backup's end %v: %w", have, w.end, ErrDamaged))
 		}
 	}
-	target := redolog.Target{Space: t.id, Page: p.key.page(), Zip: t.pages.Zip}
+	open := w.dialect.Open(page, redolog.Target{Space: t.id, Page: p.key.page(), Zip: t.pages.Zip, Logical: t.pages.Logical})
 	last, records := format.LSN(0), 0
 	for ; ok; r, ok = rest.next() {
 		if r.start < have {
 			continue
 		}
-		n, err := w.dialect.Apply(page, target, r.records)
+		n, err := open.Apply(r.records)
 		if err != nil {
-			return false, fail(r.at, fmt.Errorf("%w: %w", err, ErrDamaged))
+			return false, fail(r.at, fmt.Errorf("%w: %w", errors.Join(err, open.Close()), ErrDamaged))
 		}
 		records += n
 		last = r.end
+	}
+	if err := open.Close(); err != nil {
+		return false, fail(last, fmt.Errorf("%w: %w", err, ErrDamaged))
 	}
 	if last == 0 {
 		return false, nil
@@ -444,12 +447,16 @@ func (p *preparation) learnFormat(t *tablespace) error {
 	if !p.log.dialect.MakesPage(r.records) {
 		return fail(fmt.Errorf("its redo does not start with INIT_PAGE: %w", ErrIncomplete))
 	}
+	open := p.log.dialect.Open(page, redolog.Target{Space: t.id})
 	for ok := true; ok; r, ok = rest.next() {
-		if _, err := p.log.dialect.Apply(page, redolog.Target{Space: t.id}, r.records); err != nil {
-			return fail(fmt.Errorf("LSN %v: %w: %w", r.at, err, ErrDamaged))
+		if _, err := open.Apply(r.records); err != nil {
+			return fail(fmt.Errorf("LSN %v: %w: %w", r.at, errors.Join(err, open.Close()), ErrDamaged))
 		}
 	}
-	var err error
+	err := open.Close()
+	if err != nil {
+		return fail(fmt.Errorf("%w: %w", err, ErrDamaged))
+	}
 	if t.pages, err = innodb.ParseFlags(innodb.Flags(page)); err != nil {
 		return fail(fmt.Errorf("%w: %w", err, ErrDamaged))
 	}

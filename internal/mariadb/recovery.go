@@ -71,9 +71,17 @@ func (recovery) Run(run []byte) (redolog.Run, error) {
 	return r, err
 }
 
-func (recovery) Apply(page []byte, t redolog.Target, run []byte) (int, error) {
-	return apply.Apply(page, t, run)
+func (recovery) Open(page []byte, t redolog.Target) redolog.Page { return &openPage{page, t} }
+
+// openPage implements redolog.Page.
+type openPage struct {
+	page   []byte
+	target redolog.Target
 }
+
+func (p *openPage) Apply(run []byte) (int, error) { return apply.Apply(p.page, p.target, run) }
+
+func (p *openPage) Close() error { return nil }
 
 func (recovery) MakesPage(run []byte) bool { return redo.RecordType(run[0]&0x70) == redo.InitPage }
 

@@ -47,9 +47,8 @@ type Dialect interface {
 
 	// Run looks into the first record of a run.
 	Run(run []byte) (Run, error)
-	// Apply applies a run to its page and returns the number of its records. The
-	// page's LSN is left alone.
-	Apply(page []byte, t Target, run []byte) (records int, err error)
+	// Open starts to recover a page, which is changed in place.
+	Open(page []byte, t Target) Page
 	// MakesPage says whether a run starts by making its page anew.
 	MakesPage(run []byte) bool
 	// File reads a run that is a file record.
@@ -62,6 +61,17 @@ type Dialect interface {
 	Hide(records []byte, hidden func(format.SpaceID) bool) (changed bool, err error)
 	// Traces returns an empty collection of what an encrypted log shows.
 	Traces() Traces
+}
+
+// Page is a page that is being recovered. It is used by one goroutine.
+type Page interface {
+	// Apply applies a run and returns the number of its records. The page's LSN is
+	// left alone. After an error, nothing but Close may be called.
+	Apply(run []byte) (records int, err error)
+	// Close ends the recovery of the page. The error says that it cannot be
+	// recovered, although each run was applied. The Page must not be used
+	// afterwards.
+	Close() error
 }
 
 // Head is what the head of a log says.
