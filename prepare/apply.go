@@ -249,10 +249,10 @@ func (w *worker) readPages(t *tablespace, pages []pageChain, buf []byte, off int
 	return nil
 }
 
-// needed returns how many of the pages redo changes, but does not make anew.
+// needed returns how many of the pages redo changes, but does not replace.
 func (w *worker) needed(t *tablespace, pages []pageChain) (n int) {
 	for _, p := range pages {
-		if r, _, ok := w.first(t, p); ok && !w.dialect.MakesPage(r.records) {
+		if r, _, ok := w.first(t, p); ok && !w.dialect.Replaces(r.records) {
 			n++
 		}
 	}
@@ -301,7 +301,7 @@ func (w *worker) applyPage(t *tablespace, p pageChain, page []byte) (changed boo
 	}
 	have := format.LSN(0)
 	w.algorithm = innodb.AlgorithmNone
-	if !w.dialect.MakesPage(r.records) {
+	if !w.dialect.Replaces(r.records) {
 		if err := w.admit(t, p.key.page(), page); err != nil {
 			return false, fail(0, err)
 		}

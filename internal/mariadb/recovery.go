@@ -31,6 +31,10 @@ func (recovery) ReadHead(head []byte) (redolog.Head, error) {
 	return redolog.Head{FirstLSN: h.FirstLSN, Checkpoint: start.LSN, CheckpointEnd: start.EndLSN, Encrypted: h.Encrypted(), Creator: h.Creator}, nil
 }
 
+func (recovery) Position(lsn format.LSN) (redolog.Position, bool) { return redolog.Position(lsn), true }
+
+func (recovery) LSN(p redolog.Position) format.LSN { return format.LSN(p) }
+
 // emptySize is the size of a FILE_CHECKPOINT.
 const emptySize = 16
 
@@ -84,6 +88,8 @@ func (p *openPage) Apply(run []byte) (int, error) { return apply.Apply(p.page, p
 func (p *openPage) Close() error { return nil }
 
 func (recovery) MakesPage(run []byte) bool { return redo.RecordType(run[0]&0x70) == redo.InitPage }
+
+func (d recovery) Replaces(run []byte) bool { return d.MakesPage(run) }
 
 func (recovery) File(run []byte) (redolog.FileRecord, error) {
 	walk := redo.NewRecords(run)
