@@ -116,7 +116,7 @@ func (p *Page) Apply(r *redo.Record) error {
 		return p.writeZip(r.Type, d)
 	case redo.ZipReorganize, redo.ZipReorganize8027, redo.ZipPageCompressNoData, redo.ZipCompressNoData8027:
 		return ErrRecompress
-	case redo.IndexLoad, redo.MultiEnd, redo.Dummy, redo.Test, redo.TableDynamicMeta:
+	case redo.IndexLoad, redo.MultiEnd, redo.Dummy, redo.Test, redo.TableDynamicMeta, redo.FileCreate, redo.FileDelete, redo.FileRename, redo.FileExtend:
 		return nil // nothing for a page
 	default:
 		return p.changeRows(r.Type, d)
