@@ -234,7 +234,7 @@ func (h *history) compare(t *testing.T, d redolog.Dialect, set, dir string) map[
 			page = expand(t, page)
 		}
 		s.pages++
-		n, err := h.recover(d, id, page, zip)
+		n, err := h.recover(d, id, page, zip, 16384)
 		if s.records += n; n > 0 {
 			s.touched++
 		}
@@ -246,7 +246,7 @@ func (h *history) compare(t *testing.T, d redolog.Dialect, set, dir string) map[
 }
 
 // recover applies to a page what the log has for it, by the rule that prepare has.
-func (h *history) recover(d redolog.Dialect, id pageID, page []byte, zip bool) (records int, err error) {
+func (h *history) recover(d redolog.Dialect, id pageID, page []byte, zip bool, logical int) (records int, err error) {
 	runs := h.pages[id]
 	if len(runs) == 0 || legacyDoublewrite(id) {
 		return 0, nil
@@ -255,7 +255,7 @@ func (h *history) recover(d redolog.Dialect, id pageID, page []byte, zip bool) (
 	if d.Replaces(runs[0].records) {
 		have = 0
 	}
-	open := d.Open(page, redolog.Target{Space: id.space, Page: id.page, Zip: zip, Logical: 16384})
+	open := d.Open(page, redolog.Target{Space: id.space, Page: id.page, Zip: zip, Logical: logical})
 	var last run
 	for _, r := range runs {
 		if d.LSN(r.start) < have {

@@ -1,10 +1,10 @@
 package apply
 
 // available says whether a row of that size can be put in without compressing the
-// page anew (InnoDB page0zip.ic, page_zip_available).
+// page anew. What is kept apart of it counts as part of the row (InnoDB
+// page0zip.ic, page_zip_available).
 func (z *zipPage) available(x *rows, size int, leaf bool) bool {
-	each := slotSize + apart(leaf, x.index.Clustered())
-	tail := each*(z.dense()+1) + externSize*z.blobs
+	tail := (slotSize+apart(leaf, x.index.Clustered()))*z.dense() + externSize*z.blobs + slotSize
 	return size-(compactFormat.extra-2)+tail+z.logEnd < len(z.b)
 }
 
