@@ -15,13 +15,16 @@ type Piece struct {
 	// LSN is the position of the first byte.
 	LSN  format.LSN
 	Data []byte
+	// Framing is how many bytes of the log between LSN and End are not in Data:
+	// headers and trailers of blocks, in a log that has them.
+	Framing int
 	// Files are the file records in Data, in order. Log sets them; pieces
 	// from Tailer.Next have none.
 	Files []FileRecord
 }
 
 // End is the LSN after the last byte.
-func (p Piece) End() format.LSN { return p.LSN + format.LSN(len(p.Data)) }
+func (p Piece) End() format.LSN { return p.LSN + format.LSN(len(p.Data)+p.Framing) }
 
 // Log is a server's redo log, read while the server writes it. Only one
 // goroutine may use it at a time.
@@ -36,9 +39,9 @@ type Log interface {
 	// reader cannot know of the last bytes by itself. It may be called from
 	// any goroutine.
 	Written(lsn format.LSN)
-	// Boundary returns the first LSN not below at where a mini-transaction
-	// of the piece ends. at must not be above p.End().
-	Boundary(p Piece, at format.LSN) format.LSN
+	// Cut returns the piece up to the first LSN not below at where a
+	// mini-transaction ends; it is empty for p.LSN. at must not be above p.End().
+	Cut(p Piece, at format.LSN) Piece
 	// StartComplete returns the LSN up to which redo must be copied for
 	// recovery to find its start; ok is false as long as that was not read.
 	StartComplete() (lsn format.LSN, ok bool)

@@ -17,8 +17,8 @@ import (
 // pieceSize is the size up to which small pieces are joined in memory.
 const pieceSize = 1 << 20
 
-// recordHeader precedes each piece in the spool file: LSN and length.
-const recordHeader = 8 + 4
+// recordHeader precedes each piece in the spool file: LSN, length and framing.
+const recordHeader = 8 + 4 + 4
 
 // spool is a queue of pieces between one goroutine that puts and one that
 // takes. Pieces go to memory while there is room, then to an unlinked file,
@@ -68,9 +68,10 @@ func (s *spool) putMemory(p Piece) bool {
 	// one frame instead of thousands.
 	if n := len(s.mem); n > 0 && len(s.mem[n-1].Data)+len(p.Data) <= pieceSize {
 		s.mem[n-1].Data = append(s.mem[n-1].Data, p.Data...)
+		s.mem[n-1].Framing += p.Framing
 		return true
 	}
-	s.mem = append(s.mem, Piece{LSN: p.LSN, Data: append([]byte(nil), p.Data...)})
+	s.mem = append(s.mem, Piece{LSN: p.LSN, Data: append([]byte(nil), p.Data...), Framing: p.Framing})
 	return true
 }
 
@@ -82,6 +83,7 @@ func (s *spool) putFile(p Piece) error {
 	}
 	head := binary.BigEndian.AppendUint64(nil, uint64(p.LSN))
 	head = binary.BigEndian.AppendUint32(head, uint32(len(p.Data)))
+	head = binary.BigEndian.AppendUint32(head, uint32(p.Framing))
 	if err := s.writeRing(at, head); err != nil {
 		return err
 	}
@@ -195,8 +197,9 @@ func (s *spool) takeFile() (Piece, error) {
 		return Piece{}, err
 	}
 	p := Piece{
-		LSN:  format.LSN(binary.BigEndian.Uint64(head)),
-		Data: make([]byte, binary.BigEndian.Uint32(head[8:])),
+		LSN:     format.LSN(binary.BigEndian.Uint64(head)),
+		Data:    make([]byte, binary.BigEndian.Uint32(head[8:])),
+		Framing: int(binary.BigEndian.Uint32(head[12:])),
 	}
 	if err := s.readRing(at+recordHeader, p.Data); err != nil {
 		return Piece{}, err

@@ -91,6 +91,33 @@ func TestSpoolKeepsOrderThroughMemoryAndFile(t *testing.T) {
 	}
 }
 
+// A log of blocks has more LSNs than bytes of redo.
+func TestSpoolKeepsFraming(t *testing.T) {
+	for _, memory := range []int64{1 << 20, 1} {
+		s := openSpool(t, t.TempDir(), memory, 1<<20)
+		end := format.LSN(500)
+		for i := range 10 {
+			p := Piece{LSN: end, Data: make([]byte, 100), Framing: 16 * i}
+			if err := s.put(p); err != nil {
+				t.Fatal(err)
+			}
+			end = p.End()
+		}
+		s.finish(nil)
+		at := format.LSN(500)
+		for at < end {
+			p, err := s.take(t.Context())
+			if err != nil || p.LSN != at {
+				t.Fatalf("a piece at %v, want %v: %v", p.LSN, at, err)
+			}
+			at = p.End()
+		}
+		if at != end {
+			t.Errorf("pieces end at %v, want %v", at, end)
+		}
+	}
+}
+
 func TestSpoolJoinsSmallPiecesInMemory(t *testing.T) {
 	s := openSpool(t, t.TempDir(), 1<<30, 0)
 	for i := range 1000 {

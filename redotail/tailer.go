@@ -156,8 +156,7 @@ func (t *Tailer) cut(p Piece) Piece {
 	if !ok || wanted > p.End() {
 		return p
 	}
-	p.Data = p.Data[:t.log.Boundary(p, max(wanted, p.LSN))-p.LSN]
-	return p
+	return t.log.Cut(p, max(wanted, p.LSN))
 }
 
 // target returns the LSN to stop at. It is not below the end of the redo

@@ -312,11 +312,15 @@ func (l *fakeLog) Read(context.Context) (redotail.Piece, error) {
 	return p, nil
 }
 
-func (l *fakeLog) Written(format.LSN)                                  {}
-func (l *fakeLog) Boundary(_ redotail.Piece, at format.LSN) format.LSN { return at }
-func (l *fakeLog) StartComplete() (format.LSN, bool)                   { return l.f.start, true }
-func (l *fakeLog) Checkpoint() format.LSN                              { return l.f.start }
-func (l *fakeLog) Capacity() int64                                     { return 1 << 30 }
+func (l *fakeLog) Written(format.LSN)                {}
+func (l *fakeLog) StartComplete() (format.LSN, bool) { return l.f.start, true }
+func (l *fakeLog) Checkpoint() format.LSN            { return l.f.start }
+func (l *fakeLog) Capacity() int64                   { return 1 << 30 }
+
+func (l *fakeLog) Cut(p redotail.Piece, at format.LSN) redotail.Piece {
+	p.Data = p.Data[:at-p.LSN]
+	return p
+}
 
 func (l *fakeLog) Imported(format.LSN) func(format.SpaceID, string, innodb.Age) (format.LSN, bool) {
 	return nil

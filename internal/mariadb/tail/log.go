@@ -645,15 +645,16 @@ func readHeadOnce(f *os.File, b []byte) (ondisk.Header, ondisk.Checkpoint, error
 	return h, cp, err
 }
 
-// Boundary implements redotail.Log.
-func (l *Log) Boundary(p redotail.Piece, at format.LSN) format.LSN {
-	lsn := p.LSN
-	for lsn < at {
-		m, err := ondisk.ScanMTR(p.Data[lsn-p.LSN:], l.header.Encrypted())
+// Cut implements redotail.Log.
+func (l *Log) Cut(p redotail.Piece, at format.LSN) redotail.Piece {
+	n := 0
+	for p.LSN+format.LSN(n) < at {
+		m, err := ondisk.ScanMTR(p.Data[n:], l.header.Encrypted())
 		if err != nil {
-			return p.End() // not a piece of ours: do not cut it
+			return p // not a piece of ours: do not cut it
 		}
-		lsn += format.LSN(m.Size)
+		n += m.Size
 	}
-	return lsn
+	p.Data = p.Data[:n]
+	return p
 }

@@ -521,7 +521,7 @@ func TestSwitchToAnArchivedLogIsNamed(t *testing.T) {
 	}
 }
 
-func TestBoundaryIsTheFirstNotBelow(t *testing.T) {
+func TestCutIsTheFirstNotBelow(t *testing.T) {
 	const first = 50000
 	w := newRing(t, plainHeader(first), 65536, first)
 	ends := []format.LSN{first, w.lsn}
@@ -538,7 +538,7 @@ func TestBoundaryIsTheFirstNotBelow(t *testing.T) {
 		for ends[0] < at {
 			ends = ends[1:]
 		}
-		if got := l.Boundary(p, at); got != ends[0] {
+		if got := l.Cut(p, at).End(); got != ends[0] {
 			t.Fatalf("boundary from %v: %v, want %v", at, got, ends[0])
 		}
 	}
