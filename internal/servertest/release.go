@@ -17,6 +17,7 @@ type Release struct {
 var (
 	MariaDB1011 = Release{"mariadb-10.11"} // the one that the system has in its path
 	MariaDB118  = Release{"mariadb-11.8"}
+	MySQL97     = Release{"mysql-9.7"}
 )
 
 // chosen names, in the environment, the release that is the usual one. Its
@@ -31,7 +32,7 @@ func choose() error {
 	if err := Usual().check(); err != nil {
 		return err
 	}
-	return os.Setenv("PATH", filepath.Dir(Usual().Command("mariadbd"))+string(os.PathListSeparator)+os.Getenv("PATH"))
+	return os.Setenv("PATH", filepath.Dir(Usual().Command(Usual().program()))+string(os.PathListSeparator)+os.Getenv("PATH"))
 }
 
 // Usual is the release of tests that do not say on which they run.
@@ -42,12 +43,25 @@ func Usual() Release {
 	return MariaDB1011
 }
 
-// Releases returns every release, oldest first, or the one that was chosen. One
-// that is not there fails the test: a test that passes has run on all.
+// Releases returns every release of MariaDB, oldest first, or the one that was
+// chosen. One that is not there fails the test: a test that passes has run on all.
 func Releases(t testing.TB) []Release {
 	t.Helper()
-	all := []Release{MariaDB1011, MariaDB118}
+	return present(t, MariaDB1011, MariaDB118)
+}
+
+// MySQLReleases does the same for MySQL.
+func MySQLReleases(t testing.TB) []Release {
+	t.Helper()
+	return present(t, MySQL97)
+}
+
+func present(t testing.TB, all ...Release) []Release {
+	t.Helper()
 	if os.Getenv(chosen) != "" {
+		if Usual().MySQL() != all[0].MySQL() {
+			t.Skipf("%s is %s", chosen, Usual())
+		}
 		all = []Release{Usual()}
 	}
 	for _, r := range all {
@@ -71,6 +85,17 @@ func (r Release) orUsual() Release {
 
 func (r Release) ofSystem() bool { return r.orUsual() == MariaDB1011 }
 
+// MySQL says whether it is one of MySQL, and not of MariaDB.
+func (r Release) MySQL() bool { return strings.HasPrefix(r.orUsual().name, "mysql-") }
+
+// program is the server's.
+func (r Release) program() string {
+	if r.MySQL() {
+		return "mysqld"
+	}
+	return "mariadbd"
+}
+
 // check says whether the release is there.
 func (r Release) check() error {
 	if r.ofSystem() {
@@ -79,14 +104,14 @@ func (r Release) check() error {
 		}
 		return nil // looking for it in the path says the same
 	}
-	if _, err := os.Stat(r.Command("mariadbd")); err != nil {
+	if _, err := os.Stat(r.Command(r.program())); err != nil {
 		return fmt.Errorf("%s is not there (%w): run make setup", r, err)
 	}
 	return nil
 }
 
 // Command is what to run for a program of this release: mariadbd, mariadb,
-// mariadb-backup or mariabackup.
+// mariadb-backup or mariabackup; mysqld or mysql.
 func (r Release) Command(program string) string {
 	if r.ofSystem() {
 		return program

@@ -37,7 +37,8 @@ const (
 type Options struct {
 	// Release is the server to run; the zero value is Usual().
 	Release Release
-	// LogFileSize is innodb_log_file_size in bytes; 0 means 16 MiB.
+	// LogFileSize is innodb_log_file_size in bytes, innodb_redo_log_capacity of
+	// MySQL; 0 means 16 MiB.
 	LogFileSize int64
 	// PageSize is innodb_page_size in bytes; 0 means 16384.
 	PageSize int
@@ -48,9 +49,10 @@ type Options struct {
 	// TCP lets the server listen on a loopback port, as a replica's source
 	// must.
 	TCP bool
-	// Args are further arguments for mariadbd; they win over all others.
+	// Args are further arguments for the server; they win over all others.
 	Args []string
-	// Install are further arguments for mariadb-install-db.
+	// Install are further arguments for mariadb-install-db, or for the server
+	// that makes the data directory of MySQL.
 	Install []string
 	// Relative gives the server its data directory as a relative path.
 	Relative bool
@@ -59,7 +61,7 @@ type Options struct {
 	Arrange func(datadir string) error
 }
 
-// Server is one mariadbd with its own directory.
+// Server is one mariadbd or mysqld with its own directory.
 type Server struct {
 	opts    Options
 	dir     string // holds socket, pid file and error log
@@ -148,7 +150,11 @@ func StartOn(ctx context.Context, datadir string, o Options) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	s.opts.Args = slices.Concat(restored, []string{"--skip-slave-start", "--event-scheduler=OFF"}, s.opts.Args)
+	skip := "--skip-slave-start"
+	if s.opts.Release.MySQL() {
+		skip = "--skip-replica-start"
+	}
+	s.opts.Args = slices.Concat(restored, []string{skip, "--event-scheduler=OFF"}, s.opts.Args)
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -197,6 +203,9 @@ func openDB(socket string) (*sql.DB, error) {
 // the one that replicas use. It is not in the binary log: a copy has it from
 // the files.
 func (s *Server) createAccounts(ctx context.Context) error {
+	if s.opts.Release.MySQL() {
+		return s.createMySQLAccounts(ctx)
+	}
 	return s.Exec(ctx,
 		"SET SESSION sql_log_bin = 0",
 		"DELETE FROM mysql.global_priv WHERE user = ''",
@@ -208,6 +217,9 @@ func (s *Server) createAccounts(ctx context.Context) error {
 
 // args is the command line without Options.Args.
 func (s *Server) args() []string {
+	if s.opts.Release.MySQL() {
+		return s.mysqlArgs()
+	}
 	a := []string{
 		"--no-defaults",
 		"--datadir=" + s.datadirArg(),
@@ -254,7 +266,7 @@ func (s *Server) datadirArg() string {
 	return s.datadir
 }
 
-// start runs mariadbd and waits until it answers.
+// start runs the server and waits until it answers.
 func (s *Server) start(ctx context.Context) error {
 	if err := s.opts.Release.check(); err != nil {
 		return err
@@ -264,7 +276,7 @@ func (s *Server) start(ctx context.Context) error {
 			return err
 		}
 	}
-	cmd := exec.Command(s.opts.Release.Command("mariadbd"), slices.Concat(s.args(), s.opts.Args)...)
+	cmd := exec.Command(s.opts.Release.Command(s.opts.Release.program()), slices.Concat(s.args(), s.opts.Args)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		// A group of its own, so that Ctrl-C reaches us and not the
 		// server; the kernel kills it if we die without Close.
@@ -275,7 +287,7 @@ func (s *Server) start(ctx context.Context) error {
 		cmd.Dir = filepath.Dir(s.datadir)
 	}
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start mariadbd on %s: %w", s.datadir, err)
+		return fmt.Errorf("start the server on %s: %w", s.datadir, err)
 	}
 	exited := make(chan struct{})
 	s.mu.Lock()
@@ -325,9 +337,9 @@ func (s *Server) waitReady(ctx context.Context, exited <-chan struct{}) error {
 		case <-tick.C:
 		case <-exited:
 			unregister(s)
-			return fmt.Errorf("start mariadbd on %s: it ended: %v\n%s", s.datadir, s.state, s.ErrorLog())
+			return fmt.Errorf("start the server on %s: it ended: %v\n%s", s.datadir, s.state, s.ErrorLog())
 		case <-ctx.Done():
-			return fmt.Errorf("start mariadbd on %s: %w\n%s", s.datadir, ctx.Err(), s.ErrorLog())
+			return fmt.Errorf("start the server on %s: %w\n%s", s.datadir, ctx.Err(), s.ErrorLog())
 		}
 	}
 }
@@ -355,7 +367,7 @@ func (s *Server) Stop() error {
 		return nil
 	}
 	if err := p.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("stop mariadbd on %s: %w", s.datadir, err)
+		return fmt.Errorf("stop the server on %s: %w", s.datadir, err)
 	}
 	select {
 	case <-exited:
@@ -363,7 +375,7 @@ func (s *Server) Stop() error {
 		return nil
 	case <-time.After(stopTimeout):
 		s.Kill()
-		return fmt.Errorf("stop mariadbd on %s: still there after %v\n%s", s.datadir, stopTimeout, s.ErrorLog())
+		return fmt.Errorf("stop the server on %s: still there after %v\n%s", s.datadir, stopTimeout, s.ErrorLog())
 	}
 }
 
@@ -386,7 +398,7 @@ func (s *Server) Restart(ctx context.Context) error {
 	return s.start(ctx)
 }
 
-// RestartWith is Restart with further arguments for mariadbd.
+// RestartWith is Restart with further arguments for the server.
 func (s *Server) RestartWith(ctx context.Context, args ...string) error {
 	if err := s.Stop(); err != nil {
 		return err
