@@ -58,6 +58,10 @@ type Layout struct {
 	// db/table in the letters of file names, by their ids. It is only called
 	// with a Filter; one that is gone is left out of the answer.
 	TableNames func(ctx context.Context, ids []uint64) (map[uint64]string, error)
+	// OpenFiles asks the server for the paths of the files of all tablespaces,
+	// relative to DataDir where they are below it. It is called where only the
+	// server's dictionary knows of files in other directories.
+	OpenFiles func(ctx context.Context) (map[string]bool, error)
 }
 
 // DataFile is one element of innodb_data_file_path.
@@ -136,6 +140,9 @@ const (
 	// ClassUnknown: what no engine uses, which no lock keeps: notes somebody
 	// left, the .cfg of FLUSH TABLES … FOR EXPORT.
 	ClassUnknown
+	// ClassLockedTable: the same tables in a family that keeps writes out of them
+	// only by locking each, which BlockCommit does.
+	ClassLockedTable
 	// ClassAriaControl: the control file of Aria, to be read before all
 	// other files of Aria, so that recovery starts early enough.
 	ClassAriaControl

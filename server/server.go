@@ -75,7 +75,23 @@ type Server interface {
 	// Checkpoint returns the LSN of the last checkpoint that the server has
 	// finished. The one in its redo log is never older.
 	Checkpoint(ctx context.Context) (format.LSN, error)
+	// HoldRedo asks the server to keep redo until Advance says that it was read.
+	// It is called before the redo log is opened. The hold is nil where the server
+	// has no such thing or cannot give it now, which it says in the log.
+	HoldRedo(ctx context.Context) (RedoHold, error)
 	// Close closes the connections. It does not end a backup.
+	Close() error
+}
+
+// RedoHold keeps a server from overwriting redo. A server whose log is full of
+// what is held stops all writes: Advance must be called as the redo is read, and
+// not by who waits for the server. Its end, by Close, the end of the context given
+// to HoldRedo, or the death of the process, lets the redo go.
+type RedoHold interface {
+	// Advance says that redo before lsn was read. An error ends the hold, not the
+	// backup.
+	Advance(ctx context.Context, lsn format.LSN) error
+	// Close may be called again.
 	Close() error
 }
 
@@ -88,8 +104,11 @@ type Backup interface {
 	Flush(ctx context.Context) error
 	// BlockDDL makes the set of files stand still.
 	BlockDDL(ctx context.Context) error
-	// BlockCommit makes the binary-log position stand still.
-	BlockCommit(ctx context.Context) error
+	// BlockCommit makes all that is not InnoDB's stand still until End, and what
+	// Position returns stand for that moment. A family whose locks do not keep
+	// all writes out locks the given tables, which are not of InnoDB and not of
+	// the server's own; it may read Position of a moment while commits go on.
+	BlockCommit(ctx context.Context, tables []TableName) error
 	// FlushLogs asks the engines to write their logs. It does not promise
 	// redo on disk: wait until the log was read up to Position's LSN.
 	FlushLogs(ctx context.Context) error
@@ -142,6 +161,8 @@ type Wanted struct {
 	Replication bool
 	// Pause: stop and start its SQL threads.
 	Pause bool
+	// NonTransactional are tables that BlockCommit will be asked to lock.
+	NonTransactional []TableName
 	// Table says whether a table is to be backed up; nil means all are. Only
 	// those are judged.
 	Table func(TableName) bool

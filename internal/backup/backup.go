@@ -117,6 +117,7 @@ type run struct {
 	files chunker.Discoverer
 	copy  *chunker.Copier
 	redo  redotail.Log
+	hold  server.RedoHold // nil where the server has none
 	tail  *redotail.Tailer
 	out   *format.Writer
 	// unmatched are the names of a partial backup that match nothing.
@@ -131,7 +132,7 @@ func newRun(source Source, o Options) *run {
 
 // Run takes a backup of the source. Its errors are those of the rooms it uses,
 // and *NamesError.
-func Run(ctx context.Context, source Source, o Options) (*Summary, error) {
+func Run(ctx context.Context, source Source, o Options) (_ *Summary, err error) {
 	b := newRun(source, o)
 	if err := b.learn(ctx); err != nil {
 		return nil, err
@@ -139,6 +140,13 @@ func Run(ctx context.Context, source Source, o Options) (*Summary, error) {
 	// Redo is followed from a checkpoint that is older than the first page
 	// read. That order is what makes the copy recoverable: whatever happens
 	// to a page after it was read is in the redo that was taken since.
+	// A server that can be asked to keep it is asked before that.
+	if b.hold, err = b.source.HoldRedo(ctx); err != nil {
+		return nil, err
+	}
+	if b.hold != nil {
+		defer b.hold.Close()
+	}
 	log, err := b.openRedo(ctx)
 	if err != nil {
 		return nil, err
@@ -162,7 +170,7 @@ func (b *run) learn(ctx context.Context) (err error) {
 	if b.Filter != nil && b.layout.LowerCaseTableNames == 1 {
 		b.Filter.LowerCase()
 	}
-	if err := b.source.Check(ctx, b.wanted()); err != nil {
+	if err := b.source.Check(ctx, b.wanted(ctx)); err != nil {
 		return err
 	}
 	if err := restorable(&b.layout); err != nil {
@@ -184,8 +192,8 @@ func (b *run) learn(ctx context.Context) (err error) {
 }
 
 // wanted is what the server must allow for the backup, and judge.
-func (b *run) wanted() server.Wanted {
-	w := server.Wanted{Replication: b.SlaveInfo, Pause: b.Pause}
+func (b *run) wanted(ctx context.Context) server.Wanted {
+	w := server.Wanted{Replication: b.SlaveInfo, Pause: b.Pause, NonTransactional: b.nonTransactional(ctx)}
 	if b.Filter != nil {
 		w.Table = func(t server.TableName) bool {
 			return b.Filter.Table(chunker.Names{{Database: t.FileDatabase, Table: t.FileTable}, {Database: t.Database, Table: t.Table}})
@@ -213,7 +221,7 @@ func (b *run) flushWait() time.Duration {
 
 func (b *run) discoverer() chunker.Discoverer {
 	l := roots(&b.layout)
-	l.Filter, l.TableNames = b.Filter, b.source.TableNames
+	l.Filter, l.TableNames, l.OpenFiles = b.Filter, b.source.TableNames, b.source.OpenFiles
 	l.LeftOut = b.warnLeftOut
 	return b.source.Files(l)
 }
@@ -284,6 +292,7 @@ func (b *run) stream(ctx context.Context, redo format.Redo) (*Summary, error) {
 		return b.tail.Run(gctx)
 	})
 	part(func() error { return b.tellWritten(tailing) })
+	part(func() error { return b.advanceHold(tailing) })
 	part(func() error { return b.sendRedo(gctx) })
 	part(func() (err error) {
 		if err = b.tell(gctx, "redo-started", ""); err == nil {
@@ -313,6 +322,31 @@ func (b *run) tellWritten(ctx context.Context) error {
 		}
 		if pause.For(ctx, tellEvery) != nil {
 			return nil
+		}
+	}
+}
+
+// advanceEvery is how often the server hears which redo it need not keep any more.
+// A log of 8 MiB, the smallest there is, lasts that long at 16 MB a second.
+const advanceEvery = 500 * time.Millisecond
+
+// advanceHold lets the server overwrite what was read. The copy goes on without
+// the hold, as it does with a server that has none.
+func (b *run) advanceHold(ctx context.Context) error {
+	if b.hold == nil {
+		return nil
+	}
+	for last := format.LSN(0); ; {
+		if at := b.tail.Position(); at != last {
+			if err := b.hold.Advance(ctx, at); err != nil && ctx.Err() == nil {
+				b.Log.Warn("the server no longer keeps redo for this backup: " + err.Error())
+				return nil
+			}
+			last = at
+		}
+		if pause.For(ctx, advanceEvery) != nil {
+			// All is read. The archive may take long to leave.
+			return b.hold.Close()
 		}
 	}
 }

@@ -178,6 +178,49 @@ func TestLockIsAskedForAgain(t *testing.T) {
 	}
 }
 
+// Tables that only a lock of their own keeps still are locked by the names the
+// server gives them, each once.
+func TestLocksTablesByName(t *testing.T) {
+	f := newFake(t)
+	for _, name := range []string{"d/z.ARZ", "d/my@002dtable#P#p0.ARZ", "d/my@002dtable#P#p1.ARZ"} {
+		f.write(name, "rows")
+	}
+	f.change(10)
+	if _, err := f.run(nil); err != nil {
+		t.Fatal(err)
+	}
+	f.same()
+	want := []server.TableName{
+		{Database: "d", Table: "my-table", FileDatabase: "d", FileTable: "my@002dtable"},
+		{Database: "d", Table: "z", FileDatabase: "d", FileTable: "z"},
+	}
+	if !slices.Equal(f.locked, want) {
+		t.Errorf("locked %v, want %v", f.locked, want)
+	}
+}
+
+// A server that keeps redo for the backup hears how far it was read, and that the
+// backup has ended, however it ends.
+func TestHoldOnRedo(t *testing.T) {
+	for _, fails := range []string{"", "OpenRedo", "BlockDDL", "Read"} {
+		f := newFake(t)
+		f.change(10)
+		if fails != "" {
+			f.fails = map[string]error{fails: errors.New("as the test wants")}
+		}
+		_, err := f.run(nil)
+		if (err != nil) != (fails != "") {
+			t.Errorf("%s fails: %v", fails, err)
+		}
+		if f.holds != 0 {
+			t.Errorf("%s fails: the server still keeps redo", fails)
+		}
+		if fails == "" && f.advanced < startLSN {
+			t.Errorf("the server was told that redo was read up to %v", f.advanced)
+		}
+	}
+}
+
 // P2, P5: what happens to files while they are copied. In the end the archive has
 // the files that the server has, whatever was copied before.
 func TestFilesComeAndGo(t *testing.T) {

@@ -37,8 +37,11 @@ type fake struct {
 	fails     map[string]error // by step
 	lost      chan struct{}    // of the locks, closed to lose them
 	held      bool             // a lock is held
-	opened    int              // outlets and logs that are open
-	timeouts  map[string]int   // by step: how often a lock is not granted
+	locked    []server.TableName
+	advanced  format.LSN     // of the hold on redo
+	holds     int            // on redo, that are open
+	opened    int            // outlets and logs that are open
+	timeouts  map[string]int // by step: how often a lock is not granted
 	discarded map[format.SpaceID]bool
 	open      map[string]bool           // files the server has open
 	use       map[format.SpaceID]string // the file that it uses for a tablespace
@@ -196,6 +199,38 @@ func (f *fake) Begin(context.Context) (server.Backup, error) {
 	return &fakeLocks{f: f}, nil
 }
 
+func (f *fake) HoldRedo(context.Context) (server.RedoHold, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.holds++
+	return &fakeHold{f: f}, nil
+}
+
+type fakeHold struct {
+	f      *fake
+	closed bool
+}
+
+func (h *fakeHold) Advance(_ context.Context, lsn format.LSN) error {
+	h.f.mu.Lock()
+	defer h.f.mu.Unlock()
+	if h.f.holds != 1 || lsn < h.f.advanced {
+		return errors.New("no hold, or it goes back")
+	}
+	h.f.advanced = lsn
+	return nil
+}
+
+func (h *fakeHold) Close() error {
+	h.f.mu.Lock()
+	defer h.f.mu.Unlock()
+	if !h.closed {
+		h.f.holds--
+		h.closed = true
+	}
+	return nil
+}
+
 // granted refuses a lock as often as the test wants it.
 func (f *fake) granted(name string) error {
 	f.mu.Lock()
@@ -240,9 +275,16 @@ func (l *fakeLocks) still(name string) error {
 	}
 }
 
-func (l *fakeLocks) Flush(context.Context) error             { return l.take("Flush") }
-func (l *fakeLocks) BlockDDL(context.Context) error          { return l.take("BlockDDL") }
-func (l *fakeLocks) BlockCommit(context.Context) error       { return l.take("BlockCommit") }
+func (l *fakeLocks) Flush(context.Context) error    { return l.take("Flush") }
+func (l *fakeLocks) BlockDDL(context.Context) error { return l.take("BlockDDL") }
+
+func (l *fakeLocks) BlockCommit(_ context.Context, tables []server.TableName) error {
+	l.f.mu.Lock()
+	l.f.locked = tables
+	l.f.mu.Unlock()
+	return l.take("BlockCommit")
+}
+
 func (l *fakeLocks) FlushLogs(context.Context) error         { return l.still("FlushLogs") }
 func (l *fakeLocks) SettleReplication(context.Context) error { return l.still("SettleReplication") }
 
@@ -371,7 +413,7 @@ func (d *fakeFiles) InnoDB(context.Context) (list []chunker.File, err error) {
 }
 
 func (d *fakeFiles) Others(context.Context) (list []chunker.File, err error) {
-	classes := map[string]chunker.Class{".frm": chunker.ClassSchema, ".MYD": chunker.ClassTable, ".CSV": chunker.ClassServerTable, ".txt": chunker.ClassUnknown}
+	classes := map[string]chunker.Class{".frm": chunker.ClassSchema, ".MYD": chunker.ClassTable, ".ARZ": chunker.ClassLockedTable, ".CSV": chunker.ClassServerTable, ".txt": chunker.ClassUnknown}
 	err = d.each(func(file chunker.File, ext string) {
 		if file.Class = classes[ext]; file.Class != 0 {
 			file.Kind = format.KindFile

@@ -30,6 +30,7 @@ type phases struct {
 	late   []chunker.Result          // tablespace files copied while DDL is blocked
 	early  map[string]chunker.Result // other files copied before the locks, by path
 	others map[string]chunker.Result // other files as they stay, by path
+	locked []server.TableName        // tables that must be locked by their names
 	galera *format.GaleraPosition
 	resume func(context.Context) error // of replication, while it is paused
 	sent   int                         // files in the archive, superseded ones too
@@ -57,7 +58,7 @@ func (p *phases) once(ctx context.Context) (*format.Manifest, error) {
 		p.locks.BlockDDL, p.event("stage-block-ddl"),
 		p.reconcile,
 		p.copyOthers,
-		p.locks.BlockCommit, p.event("stage-block-commit"),
+		p.blockCommit, p.event("stage-block-commit"),
 		p.position, p.event("end-lsn"),
 		p.stillRecoverable,
 		p.copyLast,
@@ -241,7 +242,11 @@ func (p *phases) mayBeEarly(f chunker.File) bool {
 	if p.layout.MyISAMMmap {
 		return false // writes through a mapping leave no trace in the file's times
 	}
-	return f.Class == chunker.ClassSchema || f.Class == chunker.ClassTable || f.Class == chunker.ClassUnknown || f.Class == chunker.ClassAria
+	switch f.Class {
+	case chunker.ClassSchema, chunker.ClassTable, chunker.ClassLockedTable, chunker.ClassUnknown, chunker.ClassAria:
+		return true
+	}
+	return false
 }
 
 // reconcile settles which copies stand for the tablespaces there are, now that
@@ -349,8 +354,12 @@ func (p *phases) copyOthers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.locked = lockedTables(now)
 	return p.copyChanged(ctx, now, func(f chunker.File) bool { return f.Class.Stage() == chunker.StageBlockDDL })
 }
+
+// blockCommit also locks the tables that no other lock keeps still.
+func (p *phases) blockCommit(ctx context.Context) error { return p.locks.BlockCommit(ctx, p.locked) }
 
 func (p *phases) listOthers(ctx context.Context) ([]chunker.File, error) {
 	found, err := p.files.Others(ctx)

@@ -41,6 +41,9 @@ type Suite struct {
 	// Kill is the statement that ends the session with the id %d, Sessions the one
 	// that lists the ids of all sessions but its own.
 	Kill, Sessions string
+	// ByTable says that commits go on under all locks, and writes to other tables
+	// only wait for the locks that BlockCommit takes on each.
+	ByTable bool
 	// Recognised and Others are servers of the family and of others.
 	Recognised, Others []server.Identity
 	// TooOld are servers of the family that are refused by name.
@@ -178,11 +181,15 @@ func all(t *testing.T, src family.Source) server.Backup {
 	b, err := src.Begin(t.Context())
 	check(t, err)
 	t.Cleanup(func() { b.Close() })
-	for _, raise := range []func(context.Context) error{b.Flush, b.BlockDDL, b.BlockCommit, b.FlushLogs} {
-		check(t, raise(t.Context()))
-	}
+	check(t, b.Flush(t.Context()))
+	check(t, b.BlockDDL(t.Context()))
+	check(t, b.BlockCommit(t.Context(), nonTransactional))
+	check(t, b.FlushLogs(t.Context()))
 	return b
 }
+
+// nonTransactional are the tables of the suite that are not InnoDB's.
+var nonTransactional = []server.TableName{{Database: "contract", Table: "my", FileDatabase: "contract", FileTable: "my"}}
 
 func (s Suite) redo(t *testing.T, live Live) {
 	src := s.open(t, live)
@@ -263,9 +270,17 @@ func (s Suite) locks(t *testing.T, live Live) {
 	check(t, b.BlockDDL(t.Context()))
 	check(t, live.Exec(t.Context(), "USE contract", "UPDATE inno SET b = b + 1"))
 	ddl := waits(t, live, "CREATE TABLE late (a INT) ENGINE=InnoDB")
-	write := waits(t, live, "INSERT INTO my VALUES (3)")
-	check(t, b.BlockCommit(t.Context()))
-	commit := waits(t, live, "UPDATE inno SET b = b + 1")
+	var waiting []<-chan error
+	if !s.ByTable {
+		waiting = append(waiting, waits(t, live, "INSERT INTO my VALUES (3)"))
+	}
+	check(t, b.BlockCommit(t.Context(), nonTransactional))
+	if s.ByTable {
+		waiting = append(waiting, waits(t, live, "INSERT INTO my VALUES (3)"))
+		check(t, live.Exec(t.Context(), "USE contract", "UPDATE inno SET b = b + 1"))
+	} else {
+		waiting = append(waiting, waits(t, live, "UPDATE inno SET b = b + 1"))
+	}
 	one, err := b.Position(t.Context())
 	check(t, err)
 	two, err := b.Position(t.Context())
@@ -274,7 +289,7 @@ func (s Suite) locks(t *testing.T, live Live) {
 		t.Errorf("the position moves under the lock: %+v, then %+v", one, two)
 	}
 	check(t, b.End(t.Context()))
-	for _, done := range []<-chan error{ddl, write, commit} {
+	for _, done := range append(waiting, ddl) {
 		check(t, ends(done))
 	}
 	if b.LockSeconds() <= 0 || len(b.Stages()) == 0 || b.Err() != nil {
@@ -362,7 +377,7 @@ func (s Suite) standStill(t *testing.T, live Live) {
 	s.same(t, d, func(f chunker.File) bool {
 		return f.Class.Stage() == chunker.StageBlockDDL && f.Class != chunker.ClassUnknown
 	})
-	check(t, b.BlockCommit(t.Context()))
+	check(t, b.BlockCommit(t.Context(), nonTransactional))
 	check(t, b.FlushLogs(t.Context()))
 	s.same(t, d, func(f chunker.File) bool {
 		return f.Class != chunker.ClassUnknown && f.Class != chunker.ClassServerTable

@@ -55,9 +55,13 @@ func (b *backup) stage(ctx context.Context, name string) error {
 	return b.Stage(ctx, name, "BACKUP STAGE "+name)
 }
 
-func (b *backup) Flush(ctx context.Context) error       { return b.stage(ctx, stageFlush) }
-func (b *backup) BlockDDL(ctx context.Context) error    { return b.stage(ctx, stageBlockDDL) }
-func (b *backup) BlockCommit(ctx context.Context) error { return b.stage(ctx, stageBlockCommit) }
+func (b *backup) Flush(ctx context.Context) error    { return b.stage(ctx, stageFlush) }
+func (b *backup) BlockDDL(ctx context.Context) error { return b.stage(ctx, stageBlockDDL) }
+
+// BlockCommit keeps all writes out, whatever they are to.
+func (b *backup) BlockCommit(ctx context.Context, _ []server.TableName) error {
+	return b.stage(ctx, stageBlockCommit)
+}
 
 // End fails if the server knows of no backup in this connection: then the locks
 // were not held.

@@ -19,6 +19,10 @@ import (
 	"github.com/xbstream/xbstream/server"
 )
 
+func blockCommit(b server.Backup) func(context.Context) error {
+	return func(ctx context.Context) error { return b.BlockCommit(ctx, nil) }
+}
+
 // steps are the stages in order, by the names the server has for them.
 func steps(b server.Backup) []struct {
 	name string
@@ -31,7 +35,7 @@ func steps(b server.Backup) []struct {
 		{"START", func(context.Context) error { return nil }},
 		{"FLUSH", b.Flush},
 		{"BLOCK_DDL", b.BlockDDL},
-		{"BLOCK_COMMIT", b.BlockCommit},
+		{"BLOCK_COMMIT", blockCommit(b)},
 	}
 }
 
@@ -103,7 +107,7 @@ func TestKilledLockConnectionIsNoticed(t *testing.T) {
 			}
 			// G9: it says what happened.
 			contains(t, err, "in stage "+stage, "killed", "released the locks")
-			for name, step := range map[string]func(context.Context) error{"BlockCommit": b.BlockCommit, "FlushLogs": b.FlushLogs, "End": b.End} {
+			for name, step := range map[string]func(context.Context) error{"BlockCommit": blockCommit(b), "FlushLogs": b.FlushLogs, "End": b.End} {
 				if got := step(t.Context()); got != err {
 					t.Errorf("%s after the loss: %v", name, got)
 				}

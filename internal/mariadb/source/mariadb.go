@@ -65,6 +65,9 @@ func parseVersion(text string) (version, error) {
 
 type mariadb struct{ s *server.Session }
 
+// HoldRedo returns nil: MariaDB keeps no redo for others.
+func (m *mariadb) HoldRedo(context.Context) (server.RedoHold, error) { return nil, nil }
+
 // Close closes the connections.
 func (m *mariadb) Close() error { return m.s.DB.Close() }
 

@@ -337,7 +337,7 @@ func TestPositionIsTheServers(t *testing.T) {
 	real.exec(t, "CREATE OR REPLACE TABLE mysql.xb_pos (a INT) ENGINE=InnoDB", "INSERT INTO mysql.xb_pos VALUES (1)")
 	defer real.exec(t, "DROP TABLE mysql.xb_pos")
 	b := begin(t, s)
-	all(t, b.Flush, b.BlockDDL, b.BlockCommit, b.FlushLogs)
+	all(t, b.Flush, b.BlockDDL, blockCommit(b), b.FlushLogs)
 	p, err := b.Position(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -381,7 +381,7 @@ func TestPositionOfAReplicaWithoutBinaryLog(t *testing.T) {
 		t.Errorf("the relay log is not where the layout says: %v", err)
 	}
 	b := begin(t, s)
-	all(t, b.Flush, b.BlockDDL, b.BlockCommit)
+	all(t, b.Flush, b.BlockDDL, blockCommit(b))
 	p, err := b.Position(t.Context())
 	if err != nil {
 		t.Fatal(err)
