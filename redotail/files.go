@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/xbstream/xbstream/format"
 )
@@ -20,6 +21,9 @@ const (
 	// Alone it is no news, but after FileDeleted it means that the file is
 	// back under the same space id: DISCARD and IMPORT TABLESPACE.
 	FileModified FileOp = "modified"
+	// FileLoaded says that pages of the tablespace were written without redo, and
+	// are on disk now: an index that was built. It has no name.
+	FileLoaded FileOp = "loaded"
 )
 
 // FileRecord is one record of the log about a tablespace's file.
@@ -41,6 +45,9 @@ type FileChange struct {
 	FileRecord
 	// Created is the LSN of the FileCreated record, 0 if there was none.
 	Created format.LSN
+	// Loaded is when the last FileLoaded was read, zero if there was none: a copy
+	// that was begun before that lacks pages.
+	Loaded time.Time
 }
 
 // fileChanges keeps one FileChange a tablespace: its size grows with the
@@ -49,6 +56,14 @@ type fileChanges map[format.SpaceID]FileChange
 
 func (c fileChanges) add(r FileRecord) {
 	last, known := c[r.Space]
+	if r.Op == FileLoaded {
+		last.Loaded = time.Now()
+		if !known {
+			last.FileRecord = r
+		}
+		c[r.Space] = last
+		return
+	}
 	if r.Op == FileModified && (!known || last.Op != FileDeleted && last.Op != FileModified) {
 		// Every checkpoint repeats these for all tablespaces in use.
 		return

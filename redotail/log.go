@@ -1,6 +1,7 @@
 package redotail
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -85,11 +86,13 @@ type OverrunError struct {
 	Checkpoint format.LSN
 	// Capacity is the size of the log's payload in bytes.
 	Capacity int64
+	// Variable is the server's for the size; empty means innodb_log_file_size.
+	Variable string
 }
 
 func (e *OverrunError) Error() string {
-	return fmt.Sprintf("%v: the server overwrote its log at LSN %v before it was read (newest checkpoint %v, log holds %d bytes); a larger innodb_log_file_size gives more time",
-		ErrOverrun, e.Lost, e.Checkpoint, e.Capacity)
+	return fmt.Sprintf("%v: the server overwrote its log at LSN %v before it was read (newest checkpoint %v, log holds %d bytes); a larger %s gives more time",
+		ErrOverrun, e.Lost, e.Checkpoint, e.Capacity, cmp.Or(e.Variable, "innodb_log_file_size"))
 }
 
 // Unwrap makes the error match ErrOverrun.

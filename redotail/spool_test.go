@@ -259,11 +259,23 @@ func TestFileChangesKeepsTheLastPerSpace(t *testing.T) {
 	} {
 		c.add(r)
 	}
+	c.add(FileRecord{Op: FileLoaded, LSN: 90, Space: 4})
+	c.add(FileRecord{Op: FileLoaded, LSN: 95, Space: 5})
+	for id, loaded := range map[format.SpaceID]bool{1: false, 4: true, 5: true} {
+		if f := c[id]; f.Loaded.IsZero() == loaded {
+			t.Errorf("space %v: %+v", id, f)
+		}
+	}
+	delete(c, 5)
+	if f := c[4]; f.Op != FileRenamed {
+		t.Errorf("an index was built, and the name is forgotten: %+v", f)
+	}
+	c[4] = FileChange{FileRecord: c[4].FileRecord}
 	want := []FileChange{
-		{FileRecord{FileRenamed, 30, 2, "./d/other.ibd", "./d/new.ibd"}, 20},
-		{FileRecord{FileDeleted, 40, 1, "./d/old.ibd", ""}, 0},
-		{FileRecord{FileModified, 70, 3, "./d/three.ibd", ""}, 0},
-		{FileRecord{FileRenamed, 80, 4, "./d/b.ibd", "./d/a.ibd"}, 0},
+		{FileRecord: FileRecord{FileRenamed, 30, 2, "./d/other.ibd", "./d/new.ibd"}, Created: 20},
+		{FileRecord: FileRecord{FileDeleted, 40, 1, "./d/old.ibd", ""}, Created: 0},
+		{FileRecord: FileRecord{FileModified, 70, 3, "./d/three.ibd", ""}, Created: 0},
+		{FileRecord: FileRecord{FileRenamed, 80, 4, "./d/b.ibd", "./d/a.ibd"}, Created: 0},
 	}
 	got := c.list()
 	if len(got) != len(want) {

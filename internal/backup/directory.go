@@ -48,7 +48,7 @@ func (b *run) openRedo(ctx context.Context) (log redotail.Log, err error) {
 		if log, err = b.source.OpenRedo(ctx, b.layout.InnoDB.LogDir); err != nil {
 			return 0, err
 		}
-		return log.Start().CheckpointLSN, nil
+		return log.Checkpoint(), nil
 	})
 	if err != nil && log != nil {
 		log.Close()
