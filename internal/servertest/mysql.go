@@ -3,6 +3,7 @@ package servertest
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -23,6 +24,15 @@ func installMySQL(ctx context.Context, r Release, dir string, more []string) err
 	cmd := exec.CommandContext(ctx, r.Command(r.program()), slices.Concat(args, asUser(), more)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("install data directory %s: %w\n%s", dir, err, out)
+	}
+	return nil
+}
+
+// forgetIdentity makes the server take a new server_uuid, which all copies of a
+// template would share.
+func forgetIdentity(dir string) error {
+	if err := os.Remove(filepath.Join(dir, "auto.cnf")); err != nil {
+		return fmt.Errorf("new data directory: %w", err)
 	}
 	return nil
 }

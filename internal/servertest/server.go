@@ -123,6 +123,11 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err := copyTree(ctx, tmpl, s.datadir); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	if s.opts.Release.MySQL() {
+		if err := forgetIdentity(s.datadir); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
 	if o.Arrange != nil {
 		if err := o.Arrange(s.datadir); err != nil {
 			return nil, errors.Join(err, s.Close())
