@@ -77,6 +77,9 @@ type Tailer struct {
 	onDisk time.Time
 	told   bool
 
+	// reading is held while the log is read, and by Pause.
+	reading sync.Mutex
+
 	mu         sync.Mutex
 	position   format.LSN
 	checkpoint format.LSN
@@ -117,16 +120,11 @@ func (t *Tailer) run(ctx context.Context) error {
 	moved := time.Now()
 	waiting := false // whether StopAt was seen
 	for {
-		p, err := t.log.Read(ctx)
-		switch {
-		case errors.Is(err, ErrTip):
-			t.note(Piece{})
-		case err != nil:
+		moves, err := t.step(ctx)
+		if err != nil && !errors.Is(err, ErrTip) {
 			return err
-		default:
-			if err := t.keep(t.cut(p)); err != nil {
-				return err
-			}
+		}
+		if moves {
 			nap, moved = napMin, time.Now()
 		}
 		wanted, done := t.reachedEnd()
@@ -148,6 +146,29 @@ func (t *Tailer) run(ctx context.Context) error {
 		}
 		nap = min(nap*2, napMax)
 	}
+}
+
+// step reads a piece and keeps it. The error is ErrTip where there is none.
+func (t *Tailer) step(ctx context.Context) (moves bool, err error) {
+	t.reading.Lock()
+	defer t.reading.Unlock()
+	p, err := t.log.Read(ctx)
+	switch {
+	case errors.Is(err, ErrTip):
+		t.note(Piece{})
+		return false, err
+	case err != nil:
+		return false, err
+	}
+	return true, t.keep(t.cut(p))
+}
+
+// Pause keeps Run from reading until resume is called, once. A caller who then asks
+// the server for its LSN, while transactions may commit, and gives that to StopAt
+// before resume, gets redo that ends there and not later.
+func (t *Tailer) Pause() (resume func()) {
+	t.reading.Lock()
+	return t.reading.Unlock
 }
 
 // cut shortens the piece that reaches the end.

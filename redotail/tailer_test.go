@@ -101,6 +101,34 @@ func drain(t *testing.T, tl *redotail.Tailer) []byte {
 	}
 }
 
+// Nothing is read while the tail is paused, so that it can end where the server was
+// at that moment.
+func TestPause(t *testing.T) {
+	f := newLogFile(t)
+	f.write(10)
+	tl := f.tailer(redotail.Options{})
+	ran := make(chan error, 1)
+	go func() { ran <- tl.Run(t.Context()) }()
+	for tl.Position() < f.lsn {
+		time.Sleep(time.Millisecond)
+	}
+	resume := tl.Pause()
+	end := f.lsn
+	f.write(100)
+	time.Sleep(30 * time.Millisecond)
+	if at := tl.Position(); at != end {
+		t.Errorf("it reads up to %v while it is paused at %v", at, end)
+	}
+	tl.StopAt(end)
+	resume()
+	if err := <-ran; err != nil {
+		t.Fatal(err)
+	}
+	if at, ok := tl.EndLSN(); !ok || at != end {
+		t.Errorf("redo ends at %v, want %v", at, end)
+	}
+}
+
 func TestStopsAtTheFirstBoundaryNotBelow(t *testing.T) {
 	size := format.LSN(1 + 43 + 1 + 1 + 4)
 	for _, c := range []struct{ at, end format.LSN }{

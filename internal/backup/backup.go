@@ -118,6 +118,7 @@ type run struct {
 	copy  *chunker.Copier
 	redo  redotail.Log
 	hold  server.RedoHold // nil where the server has none
+	letGo func()          // ends the hold
 	tail  *redotail.Tailer
 	out   *format.Writer
 	// unmatched are the names of a partial backup that match nothing.
@@ -292,7 +293,10 @@ func (b *run) stream(ctx context.Context, redo format.Redo) (*Summary, error) {
 		return b.tail.Run(gctx)
 	})
 	part(func() error { return b.tellWritten(tailing) })
-	part(func() error { return b.advanceHold(tailing) })
+	advancing, letGo := context.WithCancel(tailing)
+	defer letGo()
+	b.letGo = letGo
+	part(func() error { return b.advanceHold(advancing) })
 	part(func() error { return b.sendRedo(gctx) })
 	part(func() (err error) {
 		if err = b.tell(gctx, "redo-started", ""); err == nil {

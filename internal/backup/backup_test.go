@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/xbstream/xbstream/chunker"
 	"github.com/xbstream/xbstream/format"
@@ -196,6 +197,25 @@ func TestLocksTablesByName(t *testing.T) {
 	}
 	if !slices.Equal(f.locked, want) {
 		t.Errorf("locked %v, want %v", f.locked, want)
+	}
+}
+
+// Where commits go on under all locks, redo ends at the position all the same.
+func TestRedoEndsAtThePosition(t *testing.T) {
+	f := newFake(t)
+	f.change(10)
+	var at format.LSN
+	f.committed = func() {
+		at = f.end()
+		f.change(100)
+		time.Sleep(50 * time.Millisecond) // the tail would have read it by then
+	}
+	summary, err := f.run(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if end := summary.Manifest.Backup.Redo.EndLSN; end != at {
+		t.Errorf("redo ends at %v, the position is at %v", end, at)
 	}
 }
 

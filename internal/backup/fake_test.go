@@ -32,12 +32,14 @@ type fake struct {
 	t   *testing.T
 	dir string
 
-	mu        sync.Mutex
-	calls     []string         // steps, in order
-	fails     map[string]error // by step
-	lost      chan struct{}    // of the locks, closed to lose them
-	held      bool             // a lock is held
-	locked    []server.TableName
+	mu     sync.Mutex
+	calls  []string         // steps, in order
+	fails  map[string]error // by step
+	lost   chan struct{}    // of the locks, closed to lose them
+	held   bool             // a lock is held
+	locked []server.TableName
+	// committed, if set, is called when the position was read.
+	committed func()
 	advanced  format.LSN     // of the hold on redo
 	holds     int            // on redo, that are open
 	opened    int            // outlets and logs that are open
@@ -291,7 +293,11 @@ func (l *fakeLocks) SettleReplication(context.Context) error { return l.still("S
 func (l *fakeLocks) Galera(context.Context) (*format.GaleraPosition, error) { return nil, nil }
 
 func (l *fakeLocks) Position(context.Context) (server.Position, error) {
-	return server.Position{LSN: l.f.end(), GTID: "0-1-5"}, l.still("Position")
+	p := server.Position{LSN: l.f.end(), GTID: "0-1-5"}
+	if l.f.committed != nil {
+		l.f.committed()
+	}
+	return p, l.still("Position")
 }
 
 func (l *fakeLocks) End(context.Context) error {

@@ -405,6 +405,18 @@ func (p *phases) position(ctx context.Context) (err error) {
 	if err := p.replication(ctx); err != nil {
 		return err
 	}
+	// The hold ends here: while it waits for the tail, a server whose log is full does
+	// not answer. The rest is read in a moment.
+	if p.hold != nil {
+		p.letGo()
+		if err := p.hold.Close(); err != nil {
+			return err
+		}
+	}
+	// Where commits go on, redo that was read after this moment would have some of
+	// which the position does not know.
+	resume := p.tail.Pause()
+	defer resume()
 	read := p.tail.Position()
 	if p.pos, err = p.locks.Position(ctx); err != nil {
 		return err
@@ -412,8 +424,8 @@ func (p *phases) position(ctx context.Context) (err error) {
 	if read > p.pos.LSN {
 		return p.foreignRedo(fmt.Errorf("it reaches to LSN %v, and the server has only come to %v", read, p.pos.LSN))
 	}
-	// Before the lock is released: what the tail has read until now holds no
-	// commit after the position, and it reads nothing more than up to it.
+	// What the tail has read until now holds no commit after the position, and it
+	// reads nothing more than up to it.
 	p.tail.StopAt(p.pos.LSN)
 	return p.written(ctx, p.pos.LSN)
 }
