@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -32,20 +33,23 @@ type spaceFile struct {
 // Reconcile settles by space id, never by name, what of copied stands for the
 // files that exist now, while DDL is blocked. now is from ReadSpaces. away holds
 // the space ids of tables that may have been without tablespace at some time
-// since the redo log of the copy began.
+// since the redo log of the copy began; loaded says of tablespaces when redo told
+// that pages had been written without it.
 //
 // A file is copied again
 //   - that was not copied, or not yet written when it was;
 //   - that is another file than the one copied under its id;
 //   - that may have been imported since it was copied: its id is in away, and it
 //     was written since;
+//   - whose copy was begun before redo told of pages without redo, if it was
+//     written since: they are on disk before that;
 //   - whose copy has pages with other ids, because it was made during an import,
 //     if the file was written since.
 //
 // Other changes to a file do not count: the redo log has them. It has nothing of
 // ALTER TABLE … IMPORT TABLESPACE, which rewrites the pages of a file in place
 // and keeps the space id that the table had before.
-func Reconcile(copied []Result, now []File, away map[format.SpaceID]bool) Plan {
+func Reconcile(copied []Result, now []File, away map[format.SpaceID]bool, loaded map[format.SpaceID]time.Time) Plan {
 	var p Plan
 	candidates := make(map[spaceFile][]Result)
 	for _, r := range copied {
@@ -62,7 +66,7 @@ func Reconcile(copied []Result, now []File, away map[format.SpaceID]bool) Plan {
 		k := spaceFile{f.SpaceID, f.firstPage()}
 		i := -1
 		if !f.Unwritten {
-			i = goodCopy(candidates[k], f, away[f.SpaceID])
+			i = goodCopy(candidates[k], f, away[f.SpaceID], loaded[f.SpaceID])
 		}
 		if i < 0 {
 			p.Copy = append(p.Copy, f)
@@ -86,11 +90,12 @@ func Reconcile(copied []Result, now []File, away map[format.SpaceID]bool) Plan {
 func (f File) NotImportedSince(start format.LSN) bool { return f.HeadLSN != 0 && f.HeadLSN < start }
 
 // goodCopy returns the index of the latest copy that stands for f, or -1. A
-// doubtful file may have been written without redo since it was copied.
-func goodCopy(copies []Result, f File, doubtful bool) int {
+// doubtful file may have been written without redo since it was copied, and any was
+// before the time loaded.
+func goodCopy(copies []Result, f File, doubtful bool, loaded time.Time) int {
 	best := -1
 	for i, r := range copies {
-		if !r.Signature.SameFile(f.Signature) || (doubtful || r.Foreign) && !r.Unchanged(f.Signature) {
+		if !r.Signature.SameFile(f.Signature) || (doubtful || r.Foreign || r.Began.Before(loaded)) && !r.Unchanged(f.Signature) {
 			continue
 		}
 		if best < 0 || r.Entry.No > copies[best].Entry.No {

@@ -77,10 +77,35 @@ func TestReconcile(t *testing.T) {
 			[]File{system("ibdata1", 0, 1), unwritten(a)}, nil, "keep 2=ibdata1 copy d/a.ibd discard 1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := describe(Reconcile(c.copied, c.now, c.away)); got != c.want {
+			if got := describe(Reconcile(c.copied, c.now, c.away, nil)); got != c.want {
 				t.Errorf("%s\nwant %s", got, c.want)
 			}
 		})
+	}
+}
+
+// Pages of an index that was built are not in the redo, and on disk before the redo
+// says so.
+func TestReconcileAfterAnIndexWasBuilt(t *testing.T) {
+	began := time.Unix(1_000_000, 0)
+	a := File{Rel: "d/a.ibd", Kind: format.KindTablespace, SpaceID: 7, Signature: Signature{Inode: 1, Size: 1}}
+	r := Result{File: a, Entry: format.File{No: 1, Path: a.Rel, Space: &format.Space{ID: 7}}, Signature: a.Signature, Began: began}
+	written := a
+	written.Signature.Size = 2
+	for _, c := range []struct {
+		name   string
+		now    File
+		loaded time.Time
+		want   string
+	}{
+		{"never", written, time.Time{}, "keep 1=d/a.ibd"},
+		{"after the copy began", written, began.Add(time.Second), "copy d/a.ibd discard 1"},
+		{"after it, and nothing was written", a, began.Add(time.Second), "keep 1=d/a.ibd"},
+		{"before it", written, began.Add(-time.Second), "keep 1=d/a.ibd"},
+	} {
+		if got := describe(Reconcile([]Result{r}, []File{c.now}, nil, map[format.SpaceID]time.Time{7: c.loaded})); got != c.want {
+			t.Errorf("built %s: %s, want %s", c.name, got, c.want)
+		}
 	}
 }
 

@@ -208,7 +208,7 @@ func TestReconcileAfterDDL(t *testing.T) {
 	flush()
 	mustExec(t, s, "BACKUP STAGE START", "BACKUP STAGE BLOCK_DDL") // ends with the connection; no DDL comes
 	now := spaces(t, s)
-	plan := chunker.Reconcile(copied, now, nil)
+	plan := chunker.Reconcile(copied, now, nil, nil)
 
 	var again []string
 	for _, f := range plan.Copy {
@@ -291,7 +291,7 @@ func TestImportIsCopiedAgain(t *testing.T) {
 	mustExec(t, s, "ALTER TABLE d.t IMPORT TABLESPACE")
 	now := spaces(t, s)
 	i := slices.IndexFunc(now, func(f chunker.File) bool { return f.Rel == "d/t.ibd" })
-	plan := chunker.Reconcile(copied, now, map[format.SpaceID]bool{now[i].SpaceID: true})
+	plan := chunker.Reconcile(copied, now, map[format.SpaceID]bool{now[i].SpaceID: true}, nil)
 	if len(plan.Copy) != 1 || plan.Copy[0].Rel != "d/t.ibd" || len(plan.Discard) != 1 {
 		t.Errorf("copy %v, discard %v", plan.Copy, plan.Discard)
 	}
@@ -348,10 +348,10 @@ func TestImportOfADiscardedTableIsCopiedAgain(t *testing.T) {
 	mustExec(t, s, "ALTER TABLE d.t IMPORT TABLESPACE")
 	ruledOut("after the import", false)
 	now := spaces(t, s)
-	if p := chunker.Reconcile(copied, now, nil); len(p.Copy) != 0 {
+	if p := chunker.Reconcile(copied, now, nil, nil); len(p.Copy) != 0 {
 		t.Errorf("the files alone tell the import: %v; the query is not needed", p.Copy)
 	}
-	p := chunker.Reconcile(copied, now, map[format.SpaceID]bool{format.SpaceID(id): true})
+	p := chunker.Reconcile(copied, now, map[format.SpaceID]bool{format.SpaceID(id): true}, nil)
 	if len(p.Copy) != 1 || p.Copy[0].Rel != "d/t.ibd" {
 		t.Errorf("to copy: %v", p.Copy)
 	}

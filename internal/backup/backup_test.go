@@ -287,6 +287,10 @@ func TestFilesComeAndGo(t *testing.T) {
 			f.space("d/b.ibd", 8, 1234)
 			f.change(20, deleted(8, "d/b.ibd"))
 		}, false},
+		{"an index is built, and its pages are not in the redo", func(f *fake) {
+			f.overwrite("d/b.ibd", func(tmp string) { f.space(tmp, 8, startLSN+3) })
+			f.change(20, redotail.FileRecord{Op: redotail.FileLoaded, Space: 8})
+		}, false},
 		{"imported into the same file", func(f *fake) {
 			f.overwrite("d/b.ibd", func(tmp string) { f.space(tmp, 8, 1234) })
 			f.change(20, deleted(8, "d/b.ibd"))

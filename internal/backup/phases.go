@@ -148,12 +148,12 @@ func (p *phases) spacesToCopy(ctx context.Context) ([]chunker.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	away := p.away()
-	p.plan = chunker.Reconcile(p.spaces, now, away)
+	away, loaded := p.away(), p.loaded()
+	p.plan = chunker.Reconcile(p.spaces, now, away, loaded)
 	if trusted, err := p.trustOpen(ctx, away); err != nil || !trusted {
 		return p.plan.Copy, err
 	}
-	p.plan = chunker.Reconcile(p.spaces, now, away)
+	p.plan = chunker.Reconcile(p.spaces, now, away, loaded)
 	return p.plan.Copy, nil
 }
 
@@ -192,6 +192,17 @@ func (p *phases) away() map[format.SpaceID]bool {
 		}
 	}
 	return ids
+}
+
+// loaded says when the redo so far told of pages that were written without redo.
+func (p *phases) loaded() map[format.SpaceID]time.Time {
+	when := map[format.SpaceID]time.Time{}
+	for _, c := range p.tail.Files() {
+		if !c.Loaded.IsZero() {
+			when[c.Space] = c.Loaded
+		}
+	}
+	return when
 }
 
 func totalSize(files []chunker.File) (n int64) {
