@@ -12,9 +12,10 @@ import (
 var (
 	// ErrMalformed means a record that does not fit the page it is for.
 	ErrMalformed = errors.New("redo record does not fit its page")
-	// ErrRecompress means a record that says no more than that the server has
-	// compressed the page anew.
-	ErrRecompress = errors.New("redo without the pages of ROW_FORMAT=COMPRESSED tables (innodb_log_compressed_pages=OFF)")
+	// ErrRecompress means a page of ROW_FORMAT=COMPRESSED that the server has
+	// compressed, of which the redo does not hold the result, and that does not fit
+	// when it is compressed here.
+	ErrRecompress = errors.New("page of a ROW_FORMAT=COMPRESSED table does not fit when compressed anew (innodb_log_compressed_pages=OFF)")
 )
 
 // Target says which page is being recovered.
@@ -50,11 +51,12 @@ func Apply(page []byte, t Target, log []byte) (int, error) {
 	return n, err
 }
 
-// Finish says whether the page in the file is what the records made of it. If not,
-// the error is ErrRecompress.
+// Finish makes sure that the page in the file is what the records made of it: one
+// of ROW_FORMAT=COMPRESSED that has had no room for a change is compressed anew.
+// The error is ErrRecompress if it does not fit then.
 func (p *Page) Finish() error {
 	if p.zip.stale {
-		return ErrRecompress
+		return p.zip.pack(&p.zip.rows)
 	}
 	return nil
 }
@@ -115,7 +117,7 @@ func (p *Page) Apply(r *redo.Record) error {
 	case redo.ZipWriteNodePtr, redo.ZipWriteBlobPtr, redo.ZipWriteHeader, redo.ZipPageCompress:
 		return p.writeZip(r.Type, d)
 	case redo.ZipReorganize, redo.ZipReorganize8027, redo.ZipPageCompressNoData, redo.ZipCompressNoData8027:
-		return ErrRecompress
+		return p.recompress(r.Type == redo.ZipReorganize || r.Type == redo.ZipReorganize8027)
 	case redo.IndexLoad, redo.MultiEnd, redo.Dummy, redo.Test, redo.TableDynamicMeta, redo.FileCreate, redo.FileDelete, redo.FileRename, redo.FileExtend:
 		return nil // nothing for a page
 	default:
@@ -174,7 +176,7 @@ func (p *Page) openRows() (*rows, error) {
 		return nil, malformed("page of type %d has no rows", binary.BigEndian.Uint16(frame[filType:]))
 	}
 	p.rows.open(frame, &p.index)
-	if p.target.Zip {
+	if p.target.Zip && !p.zip.stale {
 		p.rows.zip = &p.zip
 	}
 	return &p.rows, p.rows.result()

@@ -37,15 +37,16 @@ type zipPage struct {
 	nonempty bool
 	blobs    int
 
-	size  int // of frame
-	zlib  io.ReadCloser
-	plain []byte     // what the stream holds
-	heap  []int      // origins of all rows, in the order of the heap
-	index redo.Index // as the stream describes it
-	rows  rows       // of frame, with that index
-	trx   int        // number of DB_TRX_ID in that index, 0 for none
-	temp  []byte     // a row's header
-	gaps  []span
+	size        int // of frame
+	zlib        io.ReadCloser
+	plain       []byte     // what the stream holds
+	heap        []int      // origins of all rows, in the order of the heap
+	index       redo.Index // as the stream describes it, in the bytes of description
+	description []byte
+	rows        rows   // of frame, with that index
+	trx         int    // number of DB_TRX_ID in that index, 0 for none
+	temp        []byte // a row's header
+	gaps        []span
 }
 
 // In an entry of the dense directory.

@@ -29,7 +29,8 @@ func (z *zipPage) insert(x *rows, prev int, data []byte, extra int) {
 	if !z.available(x, size, leaf) || z.reorganizes(x, size) {
 		// The server changes the expanded page only. A record that follows has the
 		// page as it was compressed with the row, or says that it was.
-		z.stale = true
+		z.stale, x.zip = true, nil
+		x.insertPlain(prev, data, extra)
 		return
 	}
 	start, heapNo, reused := z.reuse(x, size, extra, leaf)
