@@ -52,13 +52,19 @@ func Apply(page []byte, t Target, log []byte) (int, error) {
 }
 
 // Finish makes sure that the page in the file is what the records made of it: one
-// of ROW_FORMAT=COMPRESSED that has had no room for a change is compressed anew.
-// The error is ErrRecompress if it does not fit then.
+// of ROW_FORMAT=COMPRESSED may have to be compressed. The error is ErrRecompress if
+// it does not fit then.
 func (p *Page) Finish() error {
-	if p.zip.stale {
-		return p.zip.pack(&p.zip.rows)
+	if !p.zip.stale {
+		return nil
 	}
-	return nil
+	x := &p.zip.rows
+	err := p.zip.pack(x)
+	if errors.Is(err, ErrRecompress) {
+		p.spread(x) // without the room of deleted rows it may fit
+		err = p.zip.pack(x)
+	}
+	return err
 }
 
 // Run applies all records in log. It returns how many there were.
@@ -68,13 +74,20 @@ func (p *Page) Run(log []byte) (n int, err error) {
 		if err != nil {
 			return n, err
 		}
+		log = log[size:]
+		p.zip.packs = packed(log)
 		if err := p.Apply(&r); err != nil {
 			return n, fmt.Errorf("%v: %w", r.Type, err)
 		}
-		log = log[size:]
 		n++
 	}
 	return n, nil
+}
+
+// packed says whether the next record is that the page was compressed.
+func packed(log []byte) bool {
+	r, _, err := redo.Next(log)
+	return err == nil && (r.Type == redo.ZipPageCompressNoData || r.Type == redo.ZipCompressNoData8027)
 }
 
 func malformed(what string, args ...any) error {
@@ -176,7 +189,7 @@ func (p *Page) openRows() (*rows, error) {
 		return nil, malformed("page of type %d has no rows", binary.BigEndian.Uint16(frame[filType:]))
 	}
 	p.rows.open(frame, &p.index)
-	if p.target.Zip && !p.zip.stale {
+	if p.target.Zip {
 		p.rows.zip = &p.zip
 	}
 	return &p.rows, p.rows.result()

@@ -29,8 +29,10 @@ type zipPage struct {
 	// that it is up to date.
 	frame  []byte
 	opened bool
-	// stale says that b lacks a change, as it had no room.
+	// stale says that b is no longer kept up to date: the page must be compressed.
 	stale bool
+	// packs says that the next record is that the server compressed the page.
+	packs bool
 	// logEnd is where the log ends, nonempty that there is one; blobs is the
 	// number of references to what is stored elsewhere.
 	logEnd   int
@@ -115,7 +117,7 @@ func (z *zipPage) deleted(rec int) bool {
 
 // mark sets or clears a bit of a row's entry.
 func (z *zipPage) mark(x *rows, rec, bit int, on bool) {
-	if x.bad || !x.user(rec) {
+	if x.bad || z.stale || !x.user(rec) {
 		return
 	}
 	i := z.find(x, rec)

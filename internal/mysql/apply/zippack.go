@@ -5,14 +5,15 @@ import (
 	"compress/flate"
 	"encoding/binary"
 	"hash/adler32"
+	"io"
 	"math/bits"
 	"slices"
 )
 
 // recompress is what the server does where its redo holds no compressed page
 // (innodb_log_compressed_pages=OFF): the page is compressed as it is, or, for
-// ZIP_PAGE_REORGANIZE, once its rows are put in anew. The rows come out the same,
-// the bytes do not: they depend on the version of zlib.
+// ZIP_PAGE_REORGANIZE, once its rows are put in anew. Here it is compressed at the
+// end. Until then rows go to where they go in the server's page.
 func (p *Page) recompress(reorganize bool) error {
 	if !p.target.Zip {
 		return malformed("page is not of ROW_FORMAT=COMPRESSED")
@@ -21,14 +22,11 @@ func (p *Page) recompress(reorganize bool) error {
 	if err != nil {
 		return err
 	}
-	x.zip = nil
+	x.zip, p.zip.stale = nil, true
 	if reorganize {
 		p.reorganize()
 	}
-	if err := x.result(); err != nil {
-		return err
-	}
-	return p.zip.pack(&p.zip.rows)
+	return x.result()
 }
 
 // pack makes the page in the file from the expanded one.
@@ -101,24 +99,16 @@ func (z *zipPage) list(x *rows) (entries []int) {
 	return entries
 }
 
-// deflate makes the stream. The window is that of the server, which is as long as
-// a page: it refuses a longer one (InnoDB page0zip.cc, page_zip_compress).
+// deflate makes the stream: what describes the index, in a block of its own, and
+// the rows in another. The window is that of the server, which is as long as a
+// page: it refuses a longer one (InnoDB page0zip.cc, page_zip_compress).
 func (z *zipPage) deflate(x *rows, leaf bool) []byte {
 	window := bits.Len(uint(z.size)) - 1
 	head := uint16(window-8)<<12 | 8<<8
 	head |= 31 - head%31
-	out := bytes.NewBuffer(binary.BigEndian.AppendUint16(nil, head))
-	w, err := flate.NewWriter(out, flate.BestCompression)
-	if err != nil {
-		panic(err) // the level is a constant
-	}
-	sum := adler32.New()
-	write := func(b []byte) {
-		w.Write(b) // into memory: it does not fail
-		sum.Write(b)
-	}
-	write(z.description)
-	w.Flush()
+	out := binary.BigEndian.AppendUint16(nil, head)
+	plain := z.plain[:0]
+	write := func(b []byte) { plain = append(plain, b...) }
 	from := compactFormat.heapStart
 	until := func(to int) {
 		if to < from || !x.in(from, to-from) {
@@ -147,8 +137,42 @@ func (z *zipPage) deflate(x *rows, leaf bool) []byte {
 		until(rec + r.data)
 	}
 	until(x.u16(pageHeapTop))
+	z.plain = plain
+	sum := adler32.Checksum(append(slices.Clone(z.description), plain...))
+	return binary.BigEndian.AppendUint32(append(out, blocks(z.description, plain)...), sum)
+}
+
+// blocks compresses both parts, the first into a block that ends at a byte, the
+// second into the last block.
+func blocks(first, last []byte) []byte {
+	var out bytes.Buffer
+	w, err := flate.NewWriter(&out, flate.BestCompression)
+	if err != nil {
+		panic(err) // the level is a constant
+	}
+	w.Write(first) // into memory: it does not fail
+	w.Flush()
+	if len(last) == 0 {
+		w.Close()
+		return out.Bytes()
+	}
+	at := out.Len()
+	w.Write(last)
+	w.Flush()
+	// The writer would end with an empty block, which takes five bytes. If the
+	// rows are one block, make it the last one, and leave out the empty one that
+	// Flush wrote: its four bytes, and one more if its bits did not fit before.
+	b := out.Bytes()
+	for _, cut := range []int{5, 4} {
+		short := slices.Clone(b[:len(b)-cut])
+		short[at] |= 1
+		src := bytes.NewReader(short[at:])
+		if got, err := io.ReadAll(flate.NewReader(src)); err == nil && src.Len() == 0 && bytes.Equal(got, last) {
+			return short
+		}
+	}
 	w.Close()
-	return binary.BigEndian.AppendUint32(out.Bytes(), sum.Sum32())
+	return out.Bytes()
 }
 
 // countReferences counts what rows have stored elsewhere.
