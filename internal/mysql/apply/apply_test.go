@@ -242,6 +242,54 @@ func TestRecompressedPages(t *testing.T) {
 	}
 }
 
+// TestRoomForARow: the last row for which there is room in a compressed page leaves
+// the zero byte that ends the log, one more if its heap number takes one byte, and
+// what it does not need if it gets the room of a deleted one.
+func TestRoomForARow(t *testing.T) {
+	n := 0
+	for _, k := range changes(t) {
+		r, _, _ := redo.Next(k.record)
+		if !k.target.Zip || r.Type != redo.Insert {
+			continue
+		}
+		n++
+		var p Page
+		p.Reset(slices.Clone(k.page), k.target)
+		if err := p.zip.open(); err != nil {
+			t.Fatal(err)
+		}
+		z := &p.zip
+		room := func() int {
+			return z.storage() - z.dense()*apart(z.rows.leaf(), z.trx != 0) - externSize*z.blobs - z.logEnd
+		}
+		for taken := room() - 1; ; taken-- {
+			p.Reset(slices.Clone(k.page), k.target)
+			if err := z.open(); err != nil {
+				t.Fatal(err)
+			}
+			rows := z.dense()
+			z.logEnd += taken
+			if _, err := p.Run(k.record); err != nil {
+				t.Fatal(err)
+			}
+			if z.stale {
+				continue
+			}
+			most := 2
+			if z.dense() == rows {
+				most += slotSize + apart(z.rows.leaf(), z.trx != 0)
+			}
+			if left := room(); left < 1 || left > most {
+				t.Errorf("space %v page %v: %d bytes are left, at most %d", k.target.Space, k.target.Page, left, most)
+			}
+			break
+		}
+	}
+	if n == 0 {
+		t.Error("no rows for compressed pages")
+	}
+}
+
 // TestRowsKeepTheirOrder puts rows in and takes them out, in both formats and in
 // pages of every size, and looks at the list, the directory and the counts.
 func TestRowsKeepTheirOrder(t *testing.T) {
