@@ -14,11 +14,19 @@ TEST := go test -p 2 -timeout 45m
 
 # What runs in many goroutines. Left out are sweeps over damage, which take
 # minutes under the race detector and start the same goroutines as the others,
-# and more page sizes of the same recovery.
-CONCURRENT := ./format ./extract ./redotail ./chunker ./server/... ./prepare ./internal/backup ./internal/mariadb/... ./internal/innodb/...
-RACE_SKIP := TestSelectionOfDamagedArchive|TestErrorBelowTheEncryptionIsNotCalledDamage|TestCutSealedArchiveIsRefused|TestPeer/(16k,_crc32|4k|8k|32k|64k)|TestRun/damage
+# and further cases of the same recovery.
+CONCURRENT := ./format ./extract ./redotail ./chunker ./server/... ./prepare ./internal/runserver ./internal/backup ./internal/mariadb/... ./internal/innodb/...
+RACE_SKIP := TestDamageSweep|TestSelectionOfDamagedArchive|TestErrorBelowTheEncryptionIsNotCalledDamage|TestCutSealedArchiveIsRefused|TestRun/damage|TestFeed/damage
+RACE_SKIP := $(RACE_SKIP)|TestPeer/(16k,_crc32|4k|8k|32k|64k|two|prepared)|TestPreparedByTheServer|TestFeed/not_used/(what|from|closed|nothing)|TestServerHangs
 
-.PHONY: help setup build cross demo test race fuzz bench lint vuln check repeat peer replicas storm storm-inner storm-peer faults soak fuzz-long
+# End-to-end tests that run on all releases by themselves, or to which the server
+# does not matter: exits, pipes, limits, texts, archives of no server.
+ONCE := TestRestoredCopyFollowsSource|TestCopiesOfLoadedReplicas|TestCopyOfAReplica|TestCopyTakenWhileInner|TestFilePosition|TestWhatIsNewIn118|TestNewerServers
+ONCE := $(ONCE)|TestExec|TestDigest|TestScripts|TestManual|TestMessages|TestProgress|TestNamesThat|TestNamesDuring|TestOnly|TestFailures|TestPassword|TestIgnored|TestSignal|TestStandard
+ONCE := $(ONCE)|TestReceiver|TestSender|TestFuzz|TestReleased|TestManyTiny|TestFewOpen|TestDiskTooSmall|TestCrash|TestKilledAtRandom|TestExtractAs|TestFilesOfRoot
+ONCE := $(ONCE)|TestFault(SystemCall|Receiver|Limits|SlowPipe|Stalled|Spool|RedoWithout|Stopped)|TestRandomAccess|TestMapped|TestNoReplica|TestGalera
+
+.PHONY: help setup build cross demo test test-e2e test-others race fuzz bench lint vuln check repeat peer replicas storm storm-inner storm-peer faults soak fuzz-long
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -37,13 +45,21 @@ cross: ## both for linux/arm64, xbstream for darwin and windows
 demo: setup build ## backup of a server under load, restored, attached as a replica, compared
 	go run ./e2e/demo -bin bin
 
-test: setup build ## all tests
-	$(TEST) ./...
+# Half of the time is that of the end-to-end tests, which mostly wait for servers.
+test: setup build ## all tests; those between real servers on every release
+	$(MAKE) --jobs=2 --output-sync=line test-e2e test-others
+
+test-e2e:
+	$(TEST) ./e2e
+
+test-others:
+	$(TEST) -p 1 $$(go list ./... | grep -v '/e2e$$')
+	XB_RELEASE=mariadb-11.8 $(TEST) -skip '$(ONCE)' ./e2e
 
 race: setup ## the concurrent packages under the race detector
 	$(TEST) -race -skip '$(RACE_SKIP)' $(CONCURRENT)
 
-fuzz: ## every fuzz target for a while, readers of archives for a minute
+fuzz: ## every fuzz target for a while, readers of archives for longer
 	scripts/fuzz.sh
 
 fuzz-long: ## every fuzz target for ten minutes

@@ -10,10 +10,10 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
-	"github.com/xbstream/xbstream/internal/pause"
 )
 
 // Sink takes what was read. Its methods are called from many goroutines.
@@ -53,7 +53,8 @@ type Copier struct {
 	// error ends the copy. After is not called for files that are gone.
 	Before, After func(File) error
 
-	pacer pacer
+	limit   sync.Once
+	limiter *rate.Limiter // of Rate
 	// openFile is openDisk but in tests.
 	openFile func(File) (opened, error)
 }
@@ -140,27 +141,14 @@ func entry(f File, st *unix.Stat_t) format.File {
 	}
 }
 
+// pace lets a piece of n bytes pass, a ChunkSize at most, when its time has come.
 func (c *Copier) pace(ctx context.Context, n int64) error {
 	if c.Rate <= 0 {
 		return context.Cause(ctx)
 	}
-	return c.pacer.wait(ctx, time.Duration(float64(n)/float64(c.Rate)*float64(time.Second)))
-}
-
-// pacer lets pieces pass one after the other, each taking its time.
-type pacer struct {
-	mu   sync.Mutex
-	next time.Time
-}
-
-func (p *pacer) wait(ctx context.Context, cost time.Duration) error {
-	p.mu.Lock()
-	now := time.Now()
-	if p.next.Before(now) {
-		p.next = now
+	c.limit.Do(func() { c.limiter = rate.NewLimiter(rate.Limit(c.Rate), format.ChunkSize) })
+	if err := c.limiter.WaitN(ctx, int(n)); err != nil {
+		return cmp.Or(context.Cause(ctx), err)
 	}
-	idle := p.next.Sub(now)
-	p.next = p.next.Add(cost)
-	p.mu.Unlock()
-	return pause.For(ctx, idle)
+	return nil
 }

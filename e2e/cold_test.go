@@ -16,6 +16,10 @@ import (
 	"github.com/xbstream/xbstream/internal/servertest"
 )
 
+// growOld waits until what was written is so old that a copy of it is believed: two
+// seconds (chunker), and a change time cannot be set.
+func growOld() { time.Sleep(2500 * time.Millisecond) }
+
 // restartCold starts the server again so that no table is open that the server
 // does not need for itself, waits until copies of its files are trusted, and
 // checks that InnoDB cannot tell those tables from discarded ones.
@@ -24,7 +28,7 @@ func restartCold(t *testing.T, s *servertest.Server, tables ...string) {
 	// With nothing left to purge, which would open tables.
 	check(t, s.Exec(t.Context(), "SET GLOBAL innodb_fast_shutdown = 0"))
 	check(t, s.RestartWith(t.Context(), "--innodb-buffer-pool-load-at-startup=OFF"))
-	time.Sleep(2500 * time.Millisecond)
+	growOld()
 	rows, err := s.DB().QueryContext(t.Context(), `SELECT NAME FROM information_schema.INNODB_SYS_TABLES
 		WHERE SPACE NOT IN (SELECT SPACE FROM information_schema.INNODB_SYS_TABLESPACES)`)
 	check(t, err)

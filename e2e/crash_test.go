@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/xbstream/xbstream/internal/servertest"
 )
@@ -119,7 +118,7 @@ func archiveOfBusyServer(t *testing.T, name string) {
 	check(t, source.CreateSchema(ctx, options))
 	load, err := source.StartLoad(ctx, options)
 	check(t, err)
-	time.Sleep(300 * time.Millisecond)
+	check(t, load.Await(ctx, 300))
 	sendTo(t, name, source)
 	_, err = load.Stop()
 	check(t, err)

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/xbstream/xbstream/internal/servertest"
 )
@@ -50,7 +49,7 @@ func archiveOfStorm(t *testing.T, name string) {
 	check(t, err)
 	ddl, err := source.StartStorm(ctx, 1)
 	check(t, err)
-	time.Sleep(time.Second)
+	check(t, ddl.Await(ctx, 100))
 	sendTo(t, name, source, "--rate=20M")
 	check(t, ddl.Stop())
 	_, err = load.Stop()

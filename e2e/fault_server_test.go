@@ -159,7 +159,7 @@ func TestFaultBlockedLocks(t *testing.T) {
 		blames string // empty: it is in nobody's way
 	}{
 		{"LOCK TABLES … WRITE", "LOCK TABLES blocker.i WRITE", "", "not granted within"},
-		{"ALTER behind a transaction", "BEGIN; SELECT * FROM blocker.i", "ALTER TABLE blocker.i ADD b INT, ALGORITHM=COPY", "(ALTER TABLE, "},
+		{"ALTER behind a transaction", "BEGIN; SELECT * FROM blocker.i", "ALTER TABLE blocker.i ADD b INT, ALGORITHM=COPY, LOCK=SHARED", "(ALTER TABLE, "},
 		{"UPDATE of MyISAM", "", "UPDATE blocker.m SET a = SLEEP(600)", "(UPDATE "},
 		{"SELECT from MyISAM", "", "SELECT SLEEP(600) FROM blocker.m", ""},
 		{"open transaction", "BEGIN; UPDATE blocker.i SET a = a + 1", "", ""},

@@ -70,7 +70,7 @@ func followSource(t *testing.T, release servertest.Release, logSize int64, worke
 	check(t, source.CreateSchema(ctx, options))
 	load, err := source.StartLoad(ctx, options)
 	check(t, err)
-	time.Sleep(time.Second) // so that the backup meets dirty pages and open transactions
+	check(t, load.Await(ctx, 1000)) // so that the backup meets dirty pages and open transactions
 
 	dir := filepath.Join(t.TempDir(), "copy")
 	j := "-j" + strconv.Itoa(workers)
@@ -82,7 +82,7 @@ func followSource(t *testing.T, release servertest.Release, logSize int64, worke
 	check(t, err)
 	copied := startCopyOn(t, release, dir)
 	check(t, copied.AttachReplica(ctx, source, gtid))
-	time.Sleep(time.Second) // the load goes on while the copy follows
+	check(t, load.Await(ctx, 500)) // the load goes on while the copy follows
 	counts, err := load.Stop()
 	check(t, err)
 	compareCopy(t, source, copied, "")
@@ -97,7 +97,7 @@ var noRepair = []string{"--myisam-recover-options=OFF", "--aria-recover-options=
 // seen.
 func startCopy(t *testing.T, dir string, args ...string) *servertest.Server {
 	t.Helper()
-	return startCopyOn(t, servertest.MariaDB1011, dir, args...)
+	return startCopyOn(t, servertest.Usual(), dir, args...)
 }
 
 // startCopyOn is startCopy with a server of another release.

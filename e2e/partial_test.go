@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/xbstream/xbstream/internal/servertest"
 )
@@ -29,7 +28,7 @@ func underLoad(t *testing.T) *servertest.Server {
 			t.Error(err)
 		}
 	})
-	time.Sleep(time.Second) // so that the backup meets dirty pages and open transactions
+	check(t, load.Await(ctx, 1000)) // so that the backup meets dirty pages and open transactions
 	return source
 }
 

@@ -314,7 +314,7 @@ func prepareRaces(t *testing.T, s *servertest.Server, all []race) {
 		})
 	}
 	check(t, g.Wait())
-	time.Sleep(2500 * time.Millisecond)
+	growOld()
 }
 
 // happening executes races when their moment comes.

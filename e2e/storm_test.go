@@ -111,7 +111,7 @@ func (s stormy) round(t *testing.T, seed uint64, backUp backUpFunc) bool {
 	check(t, err)
 	ddl, err := source.StartStorm(ctx, seed)
 	check(t, err)
-	time.Sleep(2 * time.Second) // so that the storm has left its traces before
+	check(t, ddl.Await(ctx, 200)) // so that the storm has left its traces before
 	end := func() {}
 	if s.begin != nil {
 		end = s.begin(t, source)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -15,6 +16,7 @@ import (
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/internal/innodb/redolog"
+	"github.com/xbstream/xbstream/internal/spaces"
 )
 
 // PageError says at which page recovery failed.
@@ -44,12 +46,12 @@ const window = 1 << 20
 
 // task is a number of touched pages of one tablespace, in order.
 type task struct {
-	space *tablespace
+	space *spaces.Tablespace
 	pages []pageChain
 }
 
 // bytes is the size of the pages, for those who watch.
-func (t task) bytes() int64 { return int64(len(t.pages)) * int64(t.space.pages.Physical) }
+func (t task) bytes() int64 { return int64(len(t.pages)) * int64(t.space.Pages.Physical) }
 
 type pageChain struct {
 	key  pageKey
@@ -59,7 +61,7 @@ type pageChain struct {
 // applier writes a batch into the pages.
 type applier struct {
 	dialect redolog.Dialect
-	tree    *tree
+	tree    *spaces.Tree
 	journal *journal
 	batch   *batch
 	end     format.LSN // the backup's end
@@ -127,7 +129,7 @@ func (w *worker) open(rel string) error {
 	if err := w.close(); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(w.tree.path(rel), os.O_RDWR|os.O_CREATE, 0o660)
+	f, err := os.OpenFile(w.tree.Path(rel), os.O_RDWR|os.O_CREATE, 0o660)
 	if err != nil {
 		return err
 	}
@@ -177,22 +179,22 @@ func (w *worker) announce(t task) error {
 		if w.needed(t.space, run) == 0 {
 			continue
 		}
-		i, off := t.space.file(run[0].key.page())
-		if p := t.space.files[i].path; p != path || off-to > nearby {
+		i, off := t.space.File(run[0].key.page())
+		if p := t.space.Files[i].Path; p != path || off-to > nearby {
 			if err := tell(); err != nil {
 				return err
 			}
 			path, from = p, off
 		}
-		to = off + int64(n*t.space.pages.Physical)
+		to = off + int64(n*t.space.Pages.Physical)
 	}
 	return tell()
 }
 
 // neighbours returns how many of the first pages follow each other in one file
 // and fit into the window.
-func (w *worker) neighbours(t *tablespace, pages []pageChain) int {
-	limit := min(int64(len(pages)), int64(len(w.buf)/t.pages.Physical), t.pagesAfter(pages[0].key.page()))
+func (w *worker) neighbours(t *spaces.Tablespace, pages []pageChain) int {
+	limit := min(int64(len(pages)), int64(len(w.buf)/t.Pages.Physical), t.PagesAfter(pages[0].key.page()))
 	n := 1
 	for int64(n) < limit && pages[n].key == pages[0].key+pageKey(n) {
 		n++
@@ -202,12 +204,12 @@ func (w *worker) neighbours(t *tablespace, pages []pageChain) int {
 
 // applyRun reads neighbouring pages, applies what there is for each, and writes
 // those that changed.
-func (w *worker) applyRun(t *tablespace, pages []pageChain) error {
-	i, off := t.file(pages[0].key.page())
-	if err := w.open(t.files[i].path); err != nil {
+func (w *worker) applyRun(t *spaces.Tablespace, pages []pageChain) error {
+	i, off := t.File(pages[0].key.page())
+	if err := w.open(t.Files[i].Path); err != nil {
 		return err
 	}
-	size := t.pages.Physical
+	size := t.Pages.Physical
 	buf := w.buf[:len(pages)*size]
 	if err := w.readPages(t, pages, buf, off); err != nil {
 		return err
@@ -235,7 +237,7 @@ func (w *worker) applyRun(t *tablespace, pages []pageChain) error {
 // readPages fills buf with the pages as they lie in the file, zero beyond its
 // end. Pages that redo makes anew are not needed: if that is all, nothing is
 // read.
-func (w *worker) readPages(t *tablespace, pages []pageChain, buf []byte, off int64) error {
+func (w *worker) readPages(t *spaces.Tablespace, pages []pageChain, buf []byte, off int64) error {
 	needed := w.needed(t, pages)
 	if needed == 0 {
 		return nil
@@ -250,7 +252,7 @@ func (w *worker) readPages(t *tablespace, pages []pageChain, buf []byte, off int
 }
 
 // needed returns how many of the pages redo changes, but does not replace.
-func (w *worker) needed(t *tablespace, pages []pageChain) (n int) {
+func (w *worker) needed(t *spaces.Tablespace, pages []pageChain) (n int) {
 	for _, p := range pages {
 		if r, _, ok := w.first(t, p); ok && !w.dialect.Replaces(r.records) {
 			n++
@@ -259,12 +261,12 @@ func (w *worker) needed(t *tablespace, pages []pageChain) (n int) {
 	return n
 }
 
-func (w *worker) writePages(t *tablespace, buf []byte, off int64, n int) error {
+func (w *worker) writePages(t *spaces.Tablespace, buf []byte, off int64, n int) error {
 	if n == 0 {
 		return nil
 	}
 	w.written.Add(int64(n))
-	if t.pages.PageCompressed {
+	if t.Pages.PageCompressed {
 		return w.writeCompressed(buf, off)
 	}
 	if err := w.slot.keep(w.path, off, buf); err != nil {
@@ -276,8 +278,8 @@ func (w *worker) writePages(t *tablespace, buf []byte, off int64, n int) error {
 
 // first returns the first run of a page that counts and those after it; what
 // redo says of the tablespace voids all before.
-func (a *applier) first(t *tablespace, p pageChain) (r run, rest *runs, ok bool) {
-	before := t.log.voidBefore(p.key)
+func (a *applier) first(t *spaces.Tablespace, p pageChain) (r run, rest *runs, ok bool) {
+	before := voidBefore(t.History, p.key)
 	rest = a.batch.runs(p.runs)
 	for {
 		if r, ok = rest.next(); !ok || r.at >= before {
@@ -291,13 +293,13 @@ func (a *applier) first(t *tablespace, p pageChain) (r run, rest *runs, ok bool)
 // Whether a mini-transaction is in the page already is told by the page's LSN
 // as it was before any of them (reference: the server compares the start LSN);
 // a page that redo makes anew needs no such test, the result is the same.
-func (w *worker) applyPage(t *tablespace, p pageChain, page []byte) (changed bool, err error) {
+func (w *worker) applyPage(t *spaces.Tablespace, p pageChain, page []byte) (changed bool, err error) {
 	r, rest, ok := w.first(t, p)
 	if !ok {
 		return false, nil
 	}
 	fail := func(lsn format.LSN, err error) error {
-		return &PageError{Path: w.path, Space: t.id, Page: p.key.page(), LSN: lsn, Cause: err}
+		return &PageError{Path: w.path, Space: t.ID, Page: p.key.page(), LSN: lsn, Cause: err}
 	}
 	have := format.LSN(0)
 	w.algorithm = innodb.AlgorithmNone
@@ -309,7 +311,7 @@ func (w *worker) applyPage(t *tablespace, p pageChain, page []byte) (changed boo
 			return false, fail(0, fmt.Errorf("its LSN %v is after the backup's end %v: %w", have, w.end, ErrDamaged))
 		}
 	}
-	open := w.dialect.Open(page, redolog.Target{Space: t.id, Page: p.key.page(), Zip: t.pages.Zip, Logical: t.pages.Logical})
+	open := w.dialect.Open(page, redolog.Target{Space: t.ID, Page: p.key.page(), Zip: t.Pages.Zip, Logical: t.Pages.Logical})
 	last, records := format.LSN(0), 0
 	for ; ok; r, ok = rest.next() {
 		if r.start < have {
@@ -330,35 +332,35 @@ func (w *worker) applyPage(t *tablespace, p pageChain, page []byte) (changed boo
 	}
 	w.applied.Add(int64(records))
 	innodb.SetLSN(page, last)
-	t.pages.Seal(page)
-	if err := t.pages.Verify(page, p.key.page()); err != nil {
+	t.Pages.Seal(page)
+	if err := t.Pages.Verify(page, p.key.page()); err != nil {
 		return false, fail(0, fmt.Errorf("after recovery: %w: %w", err, ErrDamaged))
 	}
-	if t.pages.PageCompressed {
+	if t.Pages.PageCompressed {
 		w.compress(t, page)
 	}
 	return true, nil
 }
 
 // admit checks a page as it was copied and expands it if need be.
-func (w *worker) admit(t *tablespace, no format.PageNo, page []byte) error {
-	if err := t.pages.Verify(page, no); err != nil {
+func (w *worker) admit(t *spaces.Tablespace, no format.PageNo, page []byte) error {
+	if err := t.Pages.Verify(page, no); err != nil {
 		return fmt.Errorf("%w: %w", err, ErrDamaged)
 	}
 	if innodb.IsZero(page) {
 		return nil
 	}
-	if t.pages.PageEncrypted(page) {
+	if t.Pages.PageEncrypted(page) {
 		return ErrEncrypted
 	}
-	if !t.pages.Compressed(page) {
+	if !t.Pages.Compressed(page) {
 		return nil
 	}
-	plain := w.plain[:t.pages.Logical]
-	if err := t.pages.Decompress(plain, page); err != nil {
+	plain := w.plain[:t.Pages.Logical]
+	if err := t.Pages.Decompress(plain, page); err != nil {
 		return err
 	}
-	w.algorithm = t.pages.PageAlgorithm(page)
+	w.algorithm = t.Pages.PageAlgorithm(page)
 	copy(page, plain)
 	return nil
 }
@@ -392,8 +394,8 @@ func (p *preparation) plan() ([]task, error) {
 }
 
 // appendTasks cuts the pages of a tablespace where the window ends.
-func appendTasks(tasks []task, t *tablespace, pages []pageChain) []task {
-	perTask := max(1, window/t.pages.Physical)
+func appendTasks(tasks []task, t *spaces.Tablespace, pages []pageChain) []task {
+	perTask := max(1, window/t.Pages.Physical)
 	for part := range slices.Chunk(pages, perTask) {
 		tasks = append(tasks, task{t, part})
 	}
@@ -402,42 +404,42 @@ func appendTasks(tasks []task, t *tablespace, pages []pageChain) []task {
 
 // spaceOf returns the tablespace of pages that have redo, nil if they are to be
 // left out, or an error if nothing explains that it is not there.
-func (p *preparation) spaceOf(pages []pageChain) (*tablespace, error) {
+func (p *preparation) spaceOf(pages []pageChain) (*spaces.Tablespace, error) {
 	id := pages[0].key.space()
-	t, h := p.tree.spaces[id], p.redo.spaces[id]
+	t, h := p.tree.Spaces[id], p.redo.spaces[id]
 	switch {
 	case t != nil:
-	case p.tree.leftOut[id] != "":
-		p.ignored[id] = p.tree.leftOut[id]
+	case p.tree.LeftOut[id] != "":
+		p.ignored[id] = p.tree.LeftOut[id]
 		return nil, nil
 	case h == nil && inBinlog(id):
 		return nil, fmt.Errorf("redo for space %v, the binary log in InnoDB (binlog_storage_engine=innodb), which no backup holds: %w", id, ErrIncomplete)
 	case h == nil:
 		return nil, fmt.Errorf("redo for space %v, which neither a file nor redo names: %w", id, ErrIncomplete)
-	case h.gone(), leftover(h.name):
-		p.ignored[id] = h.name
+	case h.Gone(), leftover(h.Name):
+		p.ignored[id] = h.Name
 		return nil, nil
 	default:
-		return nil, fmt.Errorf("%s (space %v): redo has changes to it, and the file is missing: %w", h.name, id, ErrIncomplete)
+		return nil, fmt.Errorf("%s (space %v): redo has changes to it, and the file is missing: %w", h.Name, id, ErrIncomplete)
 	}
-	t.log = h
-	if !t.known {
+	t.History = h
+	if !t.Known {
 		if err := readable(func() error { return p.learnFormat(t) }); err != nil {
 			return nil, err
 		}
 	}
-	t.touched = true
+	t.Touched = true
 	return t, nil
 }
 
 // learnFormat takes the form of pages from the redo that makes page 0: whatever
 // their size, the header is at its start.
-func (p *preparation) learnFormat(t *tablespace) error {
+func (p *preparation) learnFormat(t *spaces.Tablespace) error {
 	fail := func(err error) error {
-		return fmt.Errorf("%s (space %v): rebuild page 0 from redo: %w", t.files[0].path, t.id, err)
+		return fmt.Errorf("%s (space %v): rebuild page 0 from redo: %w", t.Files[0].Path, t.ID, err)
 	}
 	b := p.redo.batch
-	i, ok := b.pages.get(keyOf(t.id, 0))
+	i, ok := b.pages.get(keyOf(t.ID, 0))
 	if !ok || b.chains[i].first == 0 {
 		return fail(fmt.Errorf("no redo for it: %w", ErrIncomplete))
 	}
@@ -447,7 +449,7 @@ func (p *preparation) learnFormat(t *tablespace) error {
 	if !p.log.dialect.MakesPage(r.records) {
 		return fail(fmt.Errorf("its redo does not start with INIT_PAGE: %w", ErrIncomplete))
 	}
-	open := p.log.dialect.Open(page, redolog.Target{Space: t.id})
+	open := p.log.dialect.Open(page, redolog.Target{Space: t.ID})
 	for ok := true; ok; r, ok = rest.next() {
 		if _, err := open.Apply(r.records); err != nil {
 			return fail(fmt.Errorf("LSN %v: %w: %w", r.at, errors.Join(err, open.Close()), ErrDamaged))
@@ -457,12 +459,16 @@ func (p *preparation) learnFormat(t *tablespace) error {
 	if err != nil {
 		return fail(fmt.Errorf("%w: %w", err, ErrDamaged))
 	}
-	if t.pages, err = innodb.ParseFlags(innodb.Flags(page)); err != nil {
+	if t.Pages, err = innodb.ParseFlags(innodb.Flags(page)); err != nil {
 		return fail(fmt.Errorf("%w: %w", err, ErrDamaged))
 	}
-	if c, ok := t.pages.CryptData(page); ok && c.Encrypted() {
+	if c, ok := t.Pages.CryptData(page); ok && c.Encrypted() {
 		return fail(ErrEncrypted)
 	}
-	t.known = true
+	t.Known = true
 	return nil
 }
+
+// leftover says whether a name is that of a table an ALTER was building or
+// about to drop. It is no loss when such a file is missing.
+func leftover(name string) bool { return strings.Contains(name, "/#sql") }

@@ -1,6 +1,7 @@
 package prepare
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -11,11 +12,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/xbstream/xbstream/internal/backupdir"
+	"github.com/xbstream/xbstream/internal/pause"
+	"github.com/xbstream/xbstream/internal/runserver"
 )
 
 // peerCase is one server configuration a backup is taken of.
@@ -29,8 +36,8 @@ type peerCase struct {
 	tables []tableKind
 	// rows is how many rows each table has at first; 0 means 200.
 	rows int
-	// load is how long writers run before the backup starts; 0: half a second.
-	load time.Duration
+	// writes is how many transactions there are before the backup starts; 0: 300.
+	writes int64
 	// ddl adds a client that creates, alters, renames and drops tables.
 	ddl bool
 	// during runs once, while the load is going on, before the backup.
@@ -109,7 +116,7 @@ func startTestServer(t *testing.T, datadir string, args ...string) *server {
 	}
 	t.Cleanup(func() { os.RemoveAll(private) })
 	s := &server{dir: datadir, socket: filepath.Join(private, "s"), errlog: filepath.Join(private, "err"), done: make(chan error, 1)}
-	binary, err := FindServer("")
+	binary, err := runserver.Find("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +126,7 @@ func startTestServer(t *testing.T, datadir string, args ...string) *server {
 	}
 	defer out.Close()
 	s.cmd = exec.Command(binary, append(baseArgs(datadir, s.socket), args...)...)
-	s.cmd.Stdout, s.cmd.Stderr, s.cmd.SysProcAttr = out, out, dieWithParent()
+	s.cmd.Stdout, s.cmd.Stderr, s.cmd.SysProcAttr = out, out, dieWithTest()
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -147,6 +154,9 @@ func startTestServer(t *testing.T, datadir string, args ...string) *server {
 	}
 	return s
 }
+
+// dieWithTest makes the kernel end a process when the test dies.
+func dieWithTest() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }
 
 func (s *server) words() string {
 	b, _ := os.ReadFile(s.errlog)
@@ -248,11 +258,9 @@ func tryBackup(t *testing.T, c peerCase) (string, error) {
 	}
 	l := startLoad(s, c)
 	defer l.stop() // before the server is killed
-	wait := c.load
-	if wait == 0 {
-		wait = 500 * time.Millisecond
+	if err := l.await(t.Context(), cmp.Or(c.writes, 300)); err != nil {
+		return "", fmt.Errorf("%w\n%s", err, s.words())
 	}
-	time.Sleep(wait)
 	if c.during != nil {
 		if err := c.during(s); err != nil {
 			return "", fmt.Errorf("%w\n%s", err, s.words())
@@ -275,6 +283,20 @@ func tryBackup(t *testing.T, c peerCase) (string, error) {
 type load struct {
 	cancel context.CancelFunc
 	all    errgroup.Group
+	done   atomic.Int64 // transactions
+}
+
+// await returns when the clients have done that many transactions.
+func (l *load) await(ctx context.Context, transactions int64) error {
+	for limit := time.Now().Add(serverWait); l.done.Load() < transactions; {
+		if time.Now().After(limit) {
+			return fmt.Errorf("%d of %d transactions in %v", l.done.Load(), transactions, serverWait)
+		}
+		if err := pause.For(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // stop ends the clients and returns the first error that none of them expects.
@@ -287,7 +309,7 @@ func startLoad(s *server, c peerCase) *load {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &load{cancel: cancel}
 	for w := range 3 {
-		l.all.Go(func() error { return writeRows(ctx, s.db, c.tables, rand.New(rand.NewPCG(1, uint64(w)))) })
+		l.all.Go(func() error { return l.writeRows(ctx, s.db, c.tables, rand.New(rand.NewPCG(1, uint64(w)))) })
 	}
 	if c.ddl {
 		l.all.Go(func() error { return changeTables(ctx, s.db) })
@@ -306,12 +328,13 @@ func expected(ctx context.Context, err error) bool {
 	return errors.As(err, &e) && (e.Number == 1213 || e.Number == 1205 || e.Number == 1062 || e.Number == 1020 || e.Number == 1467)
 }
 
-func writeRows(ctx context.Context, db *sql.DB, tables []tableKind, r *rand.Rand) error {
+func (l *load) writeRows(ctx context.Context, db *sql.DB, tables []tableKind, r *rand.Rand) error {
 	for ctx.Err() == nil {
 		name := "d." + tables[r.IntN(len(tables))].name
 		if err := writeTransaction(ctx, db, name, r); err != nil && !expected(ctx, err) {
 			return fmt.Errorf("%s: %w", name, err)
 		}
+		l.done.Add(1)
 	}
 	return nil
 }
@@ -448,12 +471,12 @@ func copyFile(src, dst string) error {
 // had nothing to recover and that every table of database d is sound.
 func checkStartsClean(t *testing.T, dir, backup string, args ...string) *server {
 	t.Helper()
-	o, err := readOrigin(backup)
+	state, err := backupdir.Read(backup)
 	if err != nil {
 		t.Fatal(err)
 	}
-	args = append(args, fmt.Sprintf("--innodb-page-size=%d", o.server.PageSize), "--innodb-data-file-path="+o.server.DataFilePath,
-		fmt.Sprintf("--innodb-undo-tablespaces=%d", o.server.UndoTablespaces))
+	args = append(args, fmt.Sprintf("--innodb-page-size=%d", state.Server.PageSize), "--innodb-data-file-path="+state.Server.DataFilePath,
+		fmt.Sprintf("--innodb-undo-tablespaces=%d", state.Server.UndoTablespaces))
 	s := startTestServer(t, dir, args...)
 	log, err := os.ReadFile(s.errlog)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/mariadb/redo"
+	"github.com/xbstream/xbstream/internal/spaces"
 )
 
 // G4: a log with a WRITE to the binary log in InnoDB is refused by that name.
@@ -24,7 +25,7 @@ func TestRedoOfTheBinaryLogInInnoDBIsNamed(t *testing.T) {
 		if err := takeRecords(g, 1000, records, true); err != nil {
 			t.Fatal(err)
 		}
-		p := &preparation{redo: g, tree: newTree(t.TempDir(), 16384), ignored: map[format.SpaceID]string{}}
+		p := &preparation{redo: g, tree: spaces.NewTree(t.TempDir(), 16384), ignored: map[format.SpaceID]string{}}
 		if _, err := p.plan(); !errors.Is(err, ErrIncomplete) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("space %v: %v, want %q", c.space, err, c.want)
 		}

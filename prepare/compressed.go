@@ -9,6 +9,7 @@ import (
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/internal/innodb/sparse"
+	"github.com/xbstream/xbstream/internal/spaces"
 )
 
 // compress makes a changed page of a page_compressed tablespace what the server
@@ -16,14 +17,14 @@ import (
 // space of a table that is not compressed. Before full_crc32 each page has its
 // own algorithm: that of the page as it was copied, or zlib, which every server
 // reads.
-func (w *worker) compress(t *tablespace, page []byte) {
-	algorithm := t.pages.Algorithm
-	if !t.pages.FullCRC32 {
+func (w *worker) compress(t *spaces.Tablespace, page []byte) {
+	algorithm := t.Pages.Algorithm
+	if !t.Pages.FullCRC32 {
 		if algorithm = w.algorithm; !innodb.CanCompress(algorithm) {
 			algorithm = innodb.AlgorithmZlib
 		}
 	}
-	if dst := w.plain[:len(page)]; t.pages.Compress(dst, page, algorithm) {
+	if dst := w.plain[:len(page)]; t.Pages.Compress(dst, page, algorithm) {
 		copy(page, dst)
 	}
 }
@@ -64,13 +65,13 @@ func (p *preparation) punchFreed() error {
 	freed := p.freedPages()
 	slices.Sort(freed)
 	for len(freed) > 0 {
-		t := p.tree.spaces[freed[0].space()]
+		t := p.tree.Spaces[freed[0].space()]
 		n := 1
-		for n < len(freed) && freed[n].space() == t.id {
+		for n < len(freed) && freed[n].space() == t.ID {
 			n++
 		}
 		if err := p.punchPages(t, freed[:n]); err != nil {
-			return &PageError{Path: t.files[0].path, Space: t.id, Page: freed[0].page(), Cause: err}
+			return &PageError{Path: t.Files[0].Path, Space: t.ID, Page: freed[0].page(), Cause: err}
 		}
 		freed = freed[n:]
 	}
@@ -81,8 +82,8 @@ func (p *preparation) punchFreed() error {
 // is left alone: its file may be an imported one, which redo does not know.
 func (p *preparation) freedPages() (freed []pageKey) {
 	compressed := map[format.SpaceID]bool{}
-	for id, t := range p.tree.spaces {
-		if h := p.redo.spaces[id]; t.known && t.pages.PageCompressed && (h == nil || h.deleted == 0) {
+	for id, t := range p.tree.Spaces {
+		if h := p.redo.spaces[id]; t.Known && t.Pages.PageCompressed && (h == nil || h.Deleted == 0) {
 			compressed[id] = true
 		}
 	}
@@ -98,18 +99,18 @@ func (p *preparation) freedPages() (freed []pageKey) {
 	return freed
 }
 
-func (p *preparation) punchPages(t *tablespace, pages []pageKey) error {
-	f, err := os.OpenFile(p.tree.path(t.files[0].path), os.O_RDWR, 0)
+func (p *preparation) punchPages(t *spaces.Tablespace, pages []pageKey) error {
+	f, err := os.OpenFile(p.tree.Path(t.Files[0].Path), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // it comes from redo, and nothing of it was written yet
 	}
 	if err != nil {
 		return err
 	}
-	t.touched = true
+	t.Touched = true
 	for _, k := range pages {
-		_, off := t.file(k.page())
-		if err := sparse.Punch(f, off, int64(t.pages.Physical)); err != nil {
+		_, off := t.File(k.page())
+		if err := sparse.Punch(f, off, int64(t.Pages.Physical)); err != nil {
 			return errors.Join(err, f.Close())
 		}
 	}

@@ -8,6 +8,10 @@
 // tablespaces and logs). Export makes the tables of the result ready to be
 // imported into another server.
 //
+// What a directory says of its backup is read by internal/backupdir, which file is
+// which tablespace is found out by internal/spaces, and servers are run by
+// internal/runserver. Here is what is done with the redo.
+//
 // Promises:
 //
 //   - nil means proven: the redo was whole up to the backup's end LSN, every

@@ -8,12 +8,13 @@ import (
 	"io"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/innodb/filename"
+	"github.com/xbstream/xbstream/internal/spaces"
 )
 
 // Export writes, beside every tablespace of a table in a prepared dir, the .cfg
@@ -28,25 +29,38 @@ import (
 func Export(ctx context.Context, dir, binary string, opt Options) (tables int, err error) {
 	opt = opt.withDefaults()
 	opt.ServerArgs = append(slices.Clone(exportArgs), opt.ServerArgs...)
-	o, err := readOrigin(dir)
+	state, err := backupdir.Read(dir)
 	if err != nil {
 		return 0, err
 	}
-	if !o.prepared() {
+	if !state.Prepared() {
 		return 0, fmt.Errorf("export %s: it is not prepared", dir)
 	}
-	if err := checkNotLinked(dir, o); err != nil {
+	if err := checkNotLinked(dir, state); err != nil {
 		return 0, err
 	}
-	e := &export{tree: newTree(dir, o.server.PageSize), opt: opt}
-	if err := withServer(ctx, dir, binary, o, opt, e.run); err != nil {
+	e := &export{tree: spaces.NewTree(dir, state.Server.PageSize), opt: opt}
+	if err := withServer(ctx, dir, binary, state, opt, e.run); err != nil {
 		e.abandon()
 		return 0, err
 	}
-	if err := o.giveToOwner(dir); err != nil {
+	if err := state.GiveToOwner(dir); err != nil {
 		return 0, err
 	}
 	return len(e.tables()), e.finish()
+}
+
+// checkNotLinked refuses to export a directory of which some tables lie
+// elsewhere: their files for the import would not be found.
+func checkNotLinked(dir string, state *backupdir.State) error {
+	tr := spaces.NewTree(dir, state.Server.PageSize)
+	if err := tr.ReadLinks(state.Manifest); err != nil {
+		return fmt.Errorf("export %s: %w", dir, err)
+	}
+	for rel, to := range tr.Links {
+		return fmt.Errorf("export %s: %s is in %s; extract the backup again without mapping its tablespaces", dir, rel, to)
+	}
+	return nil
 }
 
 // exportArgs keep purge from using the change buffer again once it is merged.
@@ -54,7 +68,7 @@ var exportArgs = []string{"--loose-innodb-change-buffering=none"}
 
 // export is one Export.
 type export struct {
-	tree *tree
+	tree *spaces.Tree
 	opt  Options
 	// spaces are the tablespaces to export, by path without ending.
 	spaces []string
@@ -74,7 +88,7 @@ func (e *export) run(ctx context.Context, db *sql.DB) error {
 	if err := e.settled(ctx, db); err != nil {
 		return err
 	}
-	names, err := e.tree.glob("*.ibd")
+	names, err := e.tree.Glob("*.ibd")
 	if err != nil {
 		return err
 	}
@@ -100,7 +114,7 @@ func (e *export) run(ctx context.Context, db *sql.DB) error {
 func (e *export) bytes(tables []string) (n int64) {
 	for _, s := range e.spaces {
 		if _, wanted := slices.BinarySearch(tables, tableOf(s)); wanted {
-			if st, err := os.Stat(filepath.Join(e.tree.dir, filepath.FromSlash(s)+".ibd")); err == nil {
+			if st, err := os.Stat(e.tree.Path(s + ".ibd")); err == nil {
 				n += st.Size()
 			}
 		}
@@ -193,12 +207,12 @@ func quote(name string) string { return "`" + strings.ReplaceAll(name, "`", "``"
 
 // keep copies the file the server wrote for a tablespace.
 func (e *export) keep(space string) error {
-	from, err := os.Open(e.tree.path(space + endConfig))
+	from, err := os.Open(e.tree.Path(space + endConfig))
 	if err != nil {
 		return err
 	}
 	defer from.Close()
-	to, err := os.OpenFile(e.tree.path(space+endConfig+tempSuffix), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o640)
+	to, err := os.OpenFile(e.tree.Path(space+endConfig+backupdir.TempSuffix), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o640)
 	if err != nil {
 		return err
 	}
@@ -209,8 +223,8 @@ func (e *export) keep(space string) error {
 // finish gives the files their names, once the server has ended.
 func (e *export) finish() error {
 	for _, s := range e.spaces {
-		config := e.tree.path(s + endConfig)
-		if err := os.Rename(config+tempSuffix, config); err != nil {
+		config := e.tree.Path(s + endConfig)
+		if err := os.Rename(config+backupdir.TempSuffix, config); err != nil {
 			return err
 		}
 	}
@@ -223,7 +237,7 @@ func (e *export) finish() error {
 // abandon removes what was put aside.
 func (e *export) abandon() {
 	for _, s := range e.spaces {
-		os.Remove(e.tree.path(s + endConfig + tempSuffix)) // some are not there yet
+		os.Remove(e.tree.Path(s + endConfig + backupdir.TempSuffix)) // some are not there yet
 	}
 }
 
@@ -235,7 +249,7 @@ func (e *export) sync() error {
 	}
 	slices.Sort(dirs)
 	for _, dir := range slices.Compact(dirs) {
-		if err := syncDir(e.tree.path(dir)); err != nil {
+		if err := backupdir.SyncDir(e.tree.Path(dir)); err != nil {
 			return err
 		}
 	}

@@ -15,8 +15,10 @@ import (
 	"testing"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/internal/mariadb/redo"
+	"github.com/xbstream/xbstream/internal/spaces"
 )
 
 // A made backup is a directory with a manifest and a log, small enough to say in
@@ -149,7 +151,7 @@ func (m *made) write(t *testing.T) string {
 // tablespacesIn returns the .ibd files of a directory with the ids in their page 0.
 func tablespacesIn(t *testing.T, dir string) map[string]format.SpaceID {
 	t.Helper()
-	tr := newTree(dir, madeFormat.Logical)
+	tr := spaces.NewTree(dir, madeFormat.Logical)
 	found := map[string]format.SpaceID{}
 	names, err := filepath.Glob(filepath.Join(dir, "*", "*.ib*"))
 	if err != nil {
@@ -157,7 +159,7 @@ func tablespacesIn(t *testing.T, dir string) map[string]format.SpaceID {
 	}
 	for _, name := range names {
 		rel := filepath.Base(filepath.Dir(name)) + "/" + filepath.Base(name)
-		id, err := tr.spaceID(rel)
+		id, err := tr.SpaceID(rel)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -287,7 +289,7 @@ func TestFilesFollowRedoToTheEnd(t *testing.T) {
 				for _, interrupted := range []func(dir string) error{
 					// Files are as they end, the log is not replaced yet.
 					func(dir string) error { return restoreFiles(dir, before, redoName) },
-					func(dir string) error { return restoreFiles(dir, before, redoName, manifestName) },
+					func(dir string) error { return restoreFiles(dir, before, redoName, backupdir.ManifestName) },
 				} {
 					dir := copyTree(t, dir)
 					if err := errors.Join(interrupted(dir), os.Remove(filepath.Join(dir, "xtrabackup_checkpoints"))); err != nil {
@@ -320,13 +322,13 @@ func prepareMade(t *testing.T, dir string, want map[string]format.SpaceID) {
 
 func sameListed(t *testing.T, dir string, want map[string]format.SpaceID) {
 	t.Helper()
-	m, err := readManifest(filepath.Join(dir, manifestName))
+	state, err := backupdir.Read(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	numbers := map[format.FileNo]bool{}
 	var listed []string
-	for _, f := range m.Files {
+	for _, f := range state.Manifest.Files {
 		if numbers[f.No] {
 			t.Errorf("two files have number %d", f.No)
 		}
@@ -344,19 +346,19 @@ func sameListed(t *testing.T, dir string, want map[string]format.SpaceID) {
 func testInterruptedFollowing(t *testing.T, before string, want map[string]format.SpaceID) {
 	for n := range 8 {
 		dir := copyTree(t, before)
-		o, err := readOrigin(dir)
+		state, err := backupdir.Read(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		tr := newTree(dir, madeFormat.Logical)
+		tr := spaces.NewTree(dir, madeFormat.Logical)
 		left := n
-		tr.interrupt = func() error {
+		tr.BeforeChange = func() error {
 			if left--; left < 0 {
 				return errors.New("killed")
 			}
 			return nil
 		}
-		if _, err := tr.followListed(o.manifest.Files, historyOf(t, dir, func(pageKey, bool) {}), &Report{}); err == nil {
+		if err := tr.SettleManifest(state.Manifest, historyOf(t, dir, func(pageKey, bool) {}), 1); err == nil {
 			return // it was not that many
 		}
 		prepareMade(t, dir, want)
@@ -367,12 +369,12 @@ func testInterruptedFollowing(t *testing.T, before string, want map[string]forma
 // testFollowForServer: a server is given the files that its recovery looks for,
 // those that redo alone has as empty ones.
 func testFollowForServer(t *testing.T, dir string, want map[string]format.SpaceID) {
-	o, err := readOrigin(dir)
+	state, err := backupdir.Read(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // the second time there is nothing left to do
-		if err := readyRedo(context.Background(), dir, o, Options{}.withDefaults(), &Report{}); err != nil {
+		if err := readyRedo(context.Background(), dir, state, Options{}.withDefaults(), &Report{}); err != nil {
 			t.Fatal(err)
 		}
 		got := tablespacesIn(t, dir)
@@ -435,12 +437,12 @@ func TestDroppedFileElsewhere(t *testing.T) {
 	if err := errors.Join(os.Mkdir(filepath.Dir(to), 0o700), os.Rename(filepath.Join(dir, sqlAlter), to), os.WriteFile(link, []byte(to), 0o660)); err != nil {
 		t.Fatal(err)
 	}
-	mf, err := readManifest(filepath.Join(dir, manifestName))
+	state, err := backupdir.Read(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	mf.Files[1].Source = "/source/" + sqlAlter
-	writeManifest(t, dir, mf)
+	state.Manifest.Files[1].Source = "/source/" + sqlAlter
+	writeManifest(t, dir, state.Manifest)
 	if _, err := Run(context.Background(), dir, Options{}); err != nil {
 		t.Fatal(err)
 	}

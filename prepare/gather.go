@@ -8,6 +8,7 @@ import (
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb/redolog"
+	"github.com/xbstream/xbstream/internal/spaces"
 )
 
 // gatherer reads redo and keeps what applying needs: the runs of the batch at
@@ -22,7 +23,7 @@ type gatherer struct {
 	// where the gatherer is.
 	base, end, pos format.LSN
 	batch          *batch
-	spaces         map[format.SpaceID]*history
+	spaces         map[format.SpaceID]*spaces.History
 	whole          completeness
 	records        int64
 	// voids holds, once the log turned out too long for one batch, the
@@ -61,7 +62,7 @@ func reserveGatherer(d redolog.Dialect, head redolog.Head, opt Options) (*gather
 	g := &gatherer{
 		dialect: d,
 		limit:   min(opt.Memory-reserved(opt), maxBatch),
-		spaces:  map[format.SpaceID]*history{},
+		spaces:  map[format.SpaceID]*spaces.History{},
 		whole:   completeness{start: head},
 		pos:     head.Checkpoint,
 	}
@@ -88,32 +89,10 @@ func (g *gatherer) close() error {
 	return err
 }
 
-// history is what the log says of one tablespace's file.
-type history struct {
-	// name is the last one the log gave, as the server wrote it.
-	name string
-	// former are the names before it that FILE_CREATE and FILE_RENAME gave.
-	former []string
-	// created says that FILE_CREATE was met; renamed that the name comes from
-	// it or from FILE_RENAME, and is not only a mention.
-	created, renamed bool
-	// deleted is the position of the last FILE_DELETE, 0 without one; alive
-	// says that the tablespace was mentioned after it.
-	deleted format.LSN
-	alive   bool
-	trims   []trim
-}
-
-// trim is a TRIM_PAGES record: the tablespace ended before page.
-type trim struct {
-	at   format.LSN
-	page format.PageNo
-}
-
-func (g *gatherer) history(id format.SpaceID) *history {
+func (g *gatherer) history(id format.SpaceID) *spaces.History {
 	h := g.spaces[id]
 	if h == nil {
-		h = &history{}
+		h = &spaces.History{}
 		g.spaces[id] = h
 	}
 	return h
@@ -240,7 +219,7 @@ func (g *gatherer) takeRun(r run, first redolog.Run, keep bool) {
 		add = false
 		if !g.surveyed {
 			h := g.history(key.space())
-			h.trims = append(h.trims, trim{r.at, key.page()})
+			h.Trims = append(h.Trims, spaces.Trim{At: r.at, Page: key.page()})
 		}
 	}
 	switch {
@@ -278,36 +257,22 @@ func (g *gatherer) takeFile(record []byte, at format.LSN) error {
 	if f.Op == redolog.FileCheckpoint {
 		return nil
 	}
-	g.history(f.Space).see(at, f)
+	g.history(f.Space).See(at, f)
 	return nil
-}
-
-// see takes note of a record about the file.
-func (h *history) see(at format.LSN, f redolog.FileRecord) {
-	h.name, h.alive = f.Name, true
-	switch f.Op {
-	case redolog.FileCreated:
-		h.created, h.renamed = true, true
-	case redolog.FileRenamed:
-		h.former = append(h.former, f.Name)
-		h.name, h.renamed = f.NewName, true
-	case redolog.FileDeleted:
-		h.deleted, h.alive = at, false
-	}
 }
 
 // voidBefore is the position before which records for a page do not count,
 // because the tablespace was made anew or ended before the page.
-func (h *history) voidBefore(k pageKey) format.LSN {
+func voidBefore(h *spaces.History, k pageKey) format.LSN {
 	if h == nil {
 		return 0
 	}
-	before := h.deleted
-	for _, t := range h.trims {
+	before := h.Deleted
+	for _, t := range h.Trims {
 		// An undo tablespace is emptied by TRIM_PAGES; the system
 		// tablespace only loses its end.
-		if t.at > before && (k.space() != 0 || k.page() >= t.page) {
-			before = t.at
+		if t.At > before && (k.space() != 0 || k.page() >= t.Page) {
+			before = t.At
 		}
 	}
 	return before

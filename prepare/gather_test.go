@@ -7,12 +7,13 @@ import (
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb/redolog"
 	"github.com/xbstream/xbstream/internal/mariadb/redo"
+	"github.com/xbstream/xbstream/internal/spaces"
 )
 
 // newGatherer returns one with room for mem bytes of runs, in a log that starts at
 // LSN 1000.
 func newGatherer(mem int64) *gatherer {
-	g := &gatherer{dialect: redolog.First(), limit: mem, spaces: map[format.SpaceID]*history{}}
+	g := &gatherer{dialect: redolog.First(), limit: mem, spaces: map[format.SpaceID]*spaces.History{}}
 	g.batch = &batch{mem: make([]byte, mem+spill)}
 	g.batch.reset(1000, 0)
 	return g
@@ -131,7 +132,7 @@ func TestBatchKeepsOrder(t *testing.T) {
 }
 
 func TestVoidBefore(t *testing.T) {
-	h := &history{deleted: 50, trims: []trim{{at: 100, page: 640}}}
+	h := &spaces.History{Deleted: 50, Trims: []spaces.Trim{{At: 100, Page: 640}}}
 	for _, c := range []struct {
 		key  pageKey
 		want format.LSN
@@ -141,11 +142,11 @@ func TestVoidBefore(t *testing.T) {
 		{keyOf(0, 7), 50},    // the system tablespace loses its end only
 		{keyOf(0, 640), 100},
 	} {
-		if got := h.voidBefore(c.key); got != c.want {
+		if got := voidBefore(h, c.key); got != c.want {
 			t.Errorf("space %v page %v: %v, want %v", c.key.space(), c.key.page(), got, c.want)
 		}
 	}
-	if got := (*history)(nil).voidBefore(keyOf(3, 7)); got != 0 {
+	if got := voidBefore(nil, keyOf(3, 7)); got != 0 {
 		t.Errorf("without history: %v, want 0", got)
 	}
 }

@@ -3,9 +3,11 @@ package prepare
 import (
 	"context"
 	"fmt"
-	"os"
 	"regexp"
 	"strconv"
+
+	"github.com/xbstream/xbstream/internal/backupdir"
+	"github.com/xbstream/xbstream/internal/runserver"
 )
 
 // preparedError: a server did not start because it found transactions that the
@@ -20,11 +22,11 @@ func (e *preparedError) Error() string {
 // in English whatever its lc_messages is. Those of XA PREPARE do not count.
 var foundPrepared = regexp.MustCompile(`\[ERROR\] Found (\d+) prepared transactions! `)
 
-// preparedError returns a *preparedError if that is why the server ended.
-func (s *recoveryServer) preparedError() error {
-	text, err := os.ReadFile(s.log)
+// preparedIn returns a *preparedError if that is why the server ended.
+func preparedIn(s *runserver.Server) *preparedError {
+	text, err := s.Log()
 	if err != nil {
-		return nil // lastWords has nothing to say either
+		return nil // LastWords has nothing to say either
 	}
 	m := foundPrepared.FindSubmatch(text)
 	if m == nil {
@@ -42,30 +44,29 @@ func (s *recoveryServer) preparedError() error {
 // with 10.11.19 and 11.8.9). It is asked for only when a server has found such
 // transactions: 11.8 ends by itself after it, with an error, and 10.11 without a
 // binary log goes on and serves. The next start shows whether it worked.
-func rollBackWithServer(ctx context.Context, dir, private, binary string, o *origin, opt Options, transactions int) error {
+func rollBackWithServer(ctx context.Context, runner *runserver.Runner, state *backupdir.State, opt Options, transactions int) error {
 	// Before: the server may be killed when it has done so.
-	if err := o.noteRolledBack(dir, transactions); err != nil {
+	if err := state.NoteRolledBack(runner.Dir, transactions); err != nil {
 		return err
 	}
 	opt.Log.Info("the server rolls back transactions that the source had prepared itself and not committed", "transactions", transactions)
 	opt.ServerArgs = append(opt.ServerArgs[:len(opt.ServerArgs):len(opt.ServerArgs)], "--tc-heuristic-recover=ROLLBACK")
-	s, err := startServer(dir, private, binary, o, opt)
+	s, err := startRecovery(runner, state, opt)
 	if err != nil {
 		return err
 	}
-	if err = s.awaitRecovery(ctx, o.endLSN, opt.ServerWait, nil); err == nil {
-		err = s.stop(true)
-	} else {
-		select {
-		case <-s.done:
-			opt.Log.Debug("server ended after the rollback" + s.lastWords())
-			return nil
-		default:
-			_ = s.stop(false) // says that the server was killed
-		}
+	err = awaitRecovery(ctx, s, state.EndLSN, opt.ServerWait, nil)
+	switch {
+	case err == nil:
+		err = s.Stop(true)
+	case s.Ended():
+		opt.Log.Debug("server ended after the rollback" + s.LastWords())
+		return nil
+	default:
+		_ = s.Stop(false) // says that the server was killed
 	}
 	if err != nil {
-		return fmt.Errorf("%w: roll back prepared transactions: %w%s", ErrServer, err, s.lastWords())
+		return fmt.Errorf("%w: roll back prepared transactions: %w%s", ErrServer, err, s.LastWords())
 	}
 	return nil
 }

@@ -9,6 +9,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/xbstream/xbstream/internal/backupdir"
+	"github.com/xbstream/xbstream/internal/spaces"
 )
 
 // journalName is the file of the journal, in the directory while it is being
@@ -53,7 +56,7 @@ func startJournal(dir string) (*journal, error) {
 // still there once the log is replaced, its pages could no more be brought up to
 // date.
 func (j *journal) remove(dir string) error {
-	return errors.Join(j.f.Close(), os.Remove(j.f.Name()), syncDir(dir))
+	return errors.Join(j.f.Close(), os.Remove(j.f.Name()), backupdir.SyncDir(dir))
 }
 
 // slot is the part of the journal that belongs to one worker.
@@ -113,8 +116,8 @@ func slotSum(header, pages []byte) uint32 {
 // that is not whole was being written, so that its pages' place was not yet.
 // A slot may be older than the page: then the page goes back to how it was
 // after an earlier batch, and redo applies to it once more.
-func replayJournal(tr *tree) error {
-	f, err := os.Open(filepath.Join(tr.dir, journalName))
+func replayJournal(dir string, tr *spaces.Tree) error {
+	f, err := os.Open(filepath.Join(dir, journalName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -137,7 +140,7 @@ func replayJournal(tr *tree) error {
 	}
 }
 
-func replaySlot(tr *tree, b []byte) error {
+func replaySlot(tr *spaces.Tree, b []byte) error {
 	pages, n := b[slotHeader:], int(binary.BigEndian.Uint32(b[4:]))
 	length := binary.BigEndian.Uint16(b[16:])
 	end := slotPathStart + int(length&^slotSparse)
@@ -148,7 +151,7 @@ func replaySlot(tr *tree, b []byte) error {
 	if !filepath.IsLocal(filepath.FromSlash(rel)) {
 		return fmt.Errorf("path %q: %w", rel, ErrDamaged)
 	}
-	f, err := os.OpenFile(tr.path(rel), os.O_RDWR, 0)
+	f, err := os.OpenFile(tr.Path(rel), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/xbstream/xbstream/internal/spaces"
 )
 
 func TestJournal(t *testing.T) {
@@ -46,7 +48,7 @@ func TestJournal(t *testing.T) {
 			}
 			j.f.Close()
 			c.spoil(t, filepath.Join(dir, journalName))
-			if err := replayJournal(newTree(dir, 16384)); err != nil {
+			if err := replayJournal(dir, spaces.NewTree(dir, 16384)); err != nil {
 				t.Fatal(err)
 			}
 			got, err := os.ReadFile(file)
@@ -83,7 +85,7 @@ func TestJournalOfHoles(t *testing.T) {
 		t.Fatal(err)
 	}
 	j.f.Close()
-	if err := replayJournal(newTree(dir, 16384)); err != nil {
+	if err := replayJournal(dir, spaces.NewTree(dir, 16384)); err != nil {
 		t.Fatal(err)
 	}
 	want := bytes.Clone(old)

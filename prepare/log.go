@@ -8,8 +8,12 @@ import (
 	"path/filepath"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/innodb/redolog"
 )
+
+// redoName is the file of the log.
+const redoName = backupdir.RedoName
 
 // redoLog is the linear log of a backup: its payload starts at the checkpoint,
 // does not wrap, and all its markers are 1.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/backupdir"
 )
 
 // Options of Run and WithServer. The zero value works.
@@ -109,13 +110,13 @@ type Report struct {
 var (
 	// ErrEncrypted: redo or a tablespace is encrypted; WithServer with the
 	// server's key plugin can prepare it.
-	ErrEncrypted = errors.New("encrypted: only the server can recover it, use --with-server")
+	ErrEncrypted = backupdir.ErrEncrypted
 	// ErrNotBackup: the directory does not hold a backup.
-	ErrNotBackup = errors.New("not a backup directory")
+	ErrNotBackup = backupdir.ErrNotBackup
 	// ErrIncomplete: redo or a tablespace is missing.
-	ErrIncomplete = errors.New("backup is incomplete")
+	ErrIncomplete = backupdir.ErrIncomplete
 	// ErrDamaged: redo or a page is not what it claims to be.
-	ErrDamaged = errors.New("backup is damaged")
+	ErrDamaged = backupdir.ErrDamaged
 	// ErrImported: a table may have been imported within an encrypted redo log;
 	// Options.NothingImported says that none was.
 	ErrImported = errors.New("may have been imported within the encrypted redo")

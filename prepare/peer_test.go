@@ -18,7 +18,9 @@ import (
 	"time"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/innodb"
+	"github.com/xbstream/xbstream/internal/spaces"
 )
 
 // TestPeer prepares the same backup with mariabackup and with Run and compares
@@ -36,7 +38,7 @@ func TestPeer(t *testing.T) {
 		for _, c := range peerCases() {
 			if wanted > 0 {
 				// Larger tables and longer load, for more pages a backup.
-				c.rows, c.load = 20000, 4*time.Second
+				c.rows, c.writes = 20000, 3000
 				c.args = append(c.args, "--innodb-log-file-size=1G")
 			}
 			t.Run(fmt.Sprintf("%s, round %d", c.name, round), func(t *testing.T) { comparePeer(t, c) })
@@ -199,7 +201,7 @@ func peerPrepared(t *testing.T, c peerCase) (backup, theirs string) {
 // trimmed says that redo cuts no tablespace back.
 func trimmed(t *testing.T, backup string) error {
 	for _, h := range historyOf(t, backup, func(pageKey, bool) {}) {
-		if len(h.trims) > 0 {
+		if len(h.Trims) > 0 {
 			return nil
 		}
 	}
@@ -221,11 +223,11 @@ var total = map[string]int{}
 func compareTrees(t *testing.T, ours, theirs, backup string) map[string]int {
 	t.Helper()
 	tally := map[string]int{}
-	o, err := readOrigin(backup)
+	state, err := backupdir.Read(backup)
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, b := filesByID(t, ours, o), filesByID(t, theirs, o)
+	a, b := filesByID(t, ours, state), filesByID(t, theirs, state)
 	freed := map[pageKey]bool{}
 	histories := historyOf(t, backup, func(k pageKey, f bool) {
 		if f {
@@ -236,17 +238,17 @@ func compareTrees(t *testing.T, ours, theirs, backup string) map[string]int {
 		if b[id] == nil {
 			// The peer ignores the half-made table of a running ALTER that it
 			// did not copy; rebuilt, the server finds and drops it.
-			if h := histories[id]; h == nil || !h.created || !leftover(h.name) {
+			if h := histories[id]; h == nil || !h.Created || !leftover(h.Name) {
 				t.Errorf("%s is missing in the peer's result", a[id])
 			}
 			tally["half-made table only we rebuilt"]++
 			continue
 		}
-		if len(a[id].files) != len(b[id].files) {
-			t.Errorf("%s: %d files, the peer has %d", a[id], len(a[id].files), len(b[id].files))
+		if len(a[id].Files) != len(b[id].Files) {
+			t.Errorf("%s: %d files, the peer has %d", a[id], len(a[id].Files), len(b[id].Files))
 			continue
 		}
-		for i := range a[id].files {
+		for i := range a[id].Files {
 			compareFiles(t, ours, theirs, a[id], b[id], i, freed, tally)
 		}
 	}
@@ -259,17 +261,20 @@ func compareTrees(t *testing.T, ours, theirs, backup string) map[string]int {
 	return tally
 }
 
-func filesByID(t *testing.T, dir string, o *origin) map[format.SpaceID]*tablespace {
+func filesByID(t *testing.T, dir string, state *backupdir.State) map[format.SpaceID]*spaces.Tablespace {
 	t.Helper()
-	tr := newTree(dir, o.server.PageSize)
-	if err := tr.settleFound(o.server.DataFilePath, nil, Options{Parallel: 1}, &Report{}); err != nil {
+	tr := spaces.NewTree(dir, state.Server.PageSize)
+	if err := tr.ClaimSystem(state.SystemFiles()); err != nil {
 		t.Fatal(err)
 	}
-	return tr.spaces
+	if err := tr.SettleFound(nil, 1); err != nil {
+		t.Fatal(err)
+	}
+	return tr.Spaces
 }
 
 // historyOf reads a backup's redo again, for what it says of files and pages.
-func historyOf(t *testing.T, backup string, free func(pageKey, bool)) map[format.SpaceID]*history {
+func historyOf(t *testing.T, backup string, free func(pageKey, bool)) map[format.SpaceID]*spaces.History {
 	t.Helper()
 	l, err := openRedo(backup)
 	if err != nil {
@@ -278,7 +283,7 @@ func historyOf(t *testing.T, backup string, free func(pageKey, bool)) map[format
 	defer l.Close()
 	log := l.scan(context.Background(), l.head.Checkpoint, l.end())
 	defer log.close()
-	g := &gatherer{dialect: l.dialect, limit: maxBatch, spaces: map[format.SpaceID]*history{}, log: log, pos: l.head.Checkpoint}
+	g := &gatherer{dialect: l.dialect, limit: maxBatch, spaces: map[format.SpaceID]*spaces.History{}, log: log, pos: l.head.Checkpoint}
 	g.batch = &batch{mem: make([]byte, 3*l.payload+spill)}
 	if _, err := g.next(); !errors.Is(err, io.EOF) {
 		t.Fatal(err)
@@ -288,27 +293,27 @@ func historyOf(t *testing.T, backup string, free func(pageKey, bool)) map[format
 }
 
 // checkDropped checks that redo says a tablespace was dropped.
-func checkDropped(t *testing.T, h *history, s *tablespace) {
+func checkDropped(t *testing.T, h *spaces.History, s *spaces.Tablespace) {
 	t.Helper()
-	if h == nil || h.deleted == 0 || h.alive {
+	if h == nil || h.Deleted == 0 || h.Alive {
 		t.Errorf("%s is missing in our result, and redo does not drop it", s)
 	}
 }
 
-func compareFiles(t *testing.T, ours, theirs string, a, b *tablespace, i int, freed map[pageKey]bool, tally map[string]int) {
+func compareFiles(t *testing.T, ours, theirs string, a, b *spaces.Tablespace, i int, freed map[pageKey]bool, tally map[string]int) {
 	t.Helper()
-	x, err := os.ReadFile(filepath.Join(ours, a.files[i].path))
+	x, err := os.ReadFile(filepath.Join(ours, a.Files[i].Path))
 	if err != nil {
 		t.Fatal(err)
 	}
-	y, err := os.ReadFile(filepath.Join(theirs, b.files[i].path))
+	y, err := os.ReadFile(filepath.Join(theirs, b.Files[i].Path))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a.files[i].path != b.files[i].path {
+	if a.Files[i].Path != b.Files[i].Path {
 		tally["file under its old name at the peer"]++
 	}
-	size := a.pages.Physical
+	size := a.Pages.Physical
 	if len(x) != len(y) {
 		used := int(innodb.FSPSize(x)) * size &^ 4095
 		if i > 0 || len(x) < used || len(y) < used {
@@ -317,9 +322,9 @@ func compareFiles(t *testing.T, ours, theirs string, a, b *tablespace, i int, fr
 		tally["file length"]++
 	}
 	for off := 0; off+size <= len(x) && off+size <= len(y); off += size {
-		no := a.files[i].first + format.PageNo(off/size)
+		no := a.Files[i].First + format.PageNo(off/size)
 		p, q := x[off:off+size], y[off:off+size]
-		class := difference(a, p, q, freed[keyOf(a.id, no)])
+		class := difference(a, p, q, freed[keyOf(a.ID, no)])
 		if class == "" {
 			t.Errorf("%s page %v differs: LSN %v type %v, the peer has LSN %v type %v; first difference at %d", a, no,
 				innodb.LSN(p), innodb.Type(p), innodb.LSN(q), innodb.Type(q), firstDifference(p, q))
@@ -330,15 +335,15 @@ func compareFiles(t *testing.T, ours, theirs string, a, b *tablespace, i int, fr
 }
 
 // difference names the class of a difference, "" for one that has none.
-func difference(s *tablespace, p, q []byte, freed bool) string {
+func difference(s *spaces.Tablespace, p, q []byte, freed bool) string {
 	switch {
 	case bytes.Equal(p, q):
 		return "equal"
 	case freed:
 		return "freed page"
-	case sameExpanded(s.pages, p, q):
+	case sameExpanded(s.Pages, p, q):
 		return "page_compressed, equal when expanded"
-	case madeActive(s.pages, p, q):
+	case madeActive(s.Pages, p, q):
 		return "undo segment of a transaction the server had prepared itself, made active"
 	}
 	return ""

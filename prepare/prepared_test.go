@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/xbstream/xbstream/internal/backupdir"
 )
 
 // prepareOwn leaves transactions prepared that are, to a server, its own: a server
@@ -111,7 +113,7 @@ func TestPreparedByTheServer(t *testing.T) {
 // checkKept checks that the number can be asked for later.
 func checkKept(t *testing.T, dir string) {
 	t.Helper()
-	if n, err := PreparedRolledBack(dir); err != nil || n != own {
+	if n, err := backupdir.PreparedRolledBack(dir); err != nil || n != own {
 		t.Errorf("the directory says %d transactions, %v; want %d", n, err, own)
 	}
 }

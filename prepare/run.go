@@ -14,18 +14,20 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/innodb"
+	"github.com/xbstream/xbstream/internal/spaces"
 )
 
 // preparation is one Run.
 type preparation struct {
-	dir    string
-	opt    Options
-	origin *origin
-	log    *redoLog
-	redo   *gatherer
-	tree   *tree
-	end    format.LSN // where the redo ends
+	dir   string
+	opt   Options
+	state *backupdir.State
+	log   *redoLog
+	redo  *gatherer
+	tree  *spaces.Tree
+	end   format.LSN // where the redo ends
 	// ignored are the names of tablespaces whose redo was left out.
 	ignored map[format.SpaceID]string
 	journal *journal
@@ -38,12 +40,12 @@ type preparation struct {
 func Run(ctx context.Context, dir string, opt Options) (Report, error) {
 	p := &preparation{dir: dir, opt: opt.withDefaults(), ignored: map[format.SpaceID]string{}}
 	var err error
-	if p.origin, err = readOrigin(dir); err != nil {
+	if p.state, err = backupdir.Read(dir); err != nil {
 		return p.rep, fmt.Errorf("prepare %s: %w", dir, err)
 	}
-	p.rep.EndLSN = p.origin.endLSN
-	if p.origin.prepared() {
-		p.rep.AlreadyPrepared, p.rep.PreparedRolledBack = true, p.origin.rolledBack
+	p.rep.EndLSN = p.state.EndLSN
+	if p.state.Prepared() {
+		p.rep.AlreadyPrepared, p.rep.PreparedRolledBack = true, p.state.RolledBack
 		return p.rep, nil
 	}
 	if err := p.run(ctx); err != nil {
@@ -69,11 +71,11 @@ func (p *preparation) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.tree = newTree(p.dir, p.origin.server.PageSize)
-	if err := p.tree.readLinks(p.origin.manifest); err != nil {
+	p.tree = spaces.NewTree(p.dir, p.state.Server.PageSize)
+	if err := p.tree.ReadLinks(p.state.Manifest); err != nil {
 		return err
 	}
-	if err := replayJournal(p.tree); err != nil {
+	if err := replayJournal(p.dir, p.tree); err != nil {
 		return fmt.Errorf("%s: %w", journalName, err)
 	}
 	if err := p.settle(); err != nil {
@@ -136,7 +138,7 @@ func (p *preparation) checkLog() error {
 	if !l.linear() {
 		return fmt.Errorf("%s: created by %q and in use since, not a backup's: %w", redoName, l.head.Creator, ErrNotBackup)
 	}
-	if m := p.origin.manifest; m != nil && l.head.Checkpoint > m.Backup.Redo.CheckpointLSN && !p.minimal() {
+	if m := p.state.Manifest; m != nil && l.head.Checkpoint > m.Backup.Redo.CheckpointLSN && !p.minimal() {
 		return fmt.Errorf("%s: starts at LSN %v, the backup at %v: %w", redoName, l.head.Checkpoint, m.Backup.Redo.CheckpointLSN, ErrIncomplete)
 	}
 	return nil
@@ -145,7 +147,7 @@ func (p *preparation) checkLog() error {
 // minimal says that the log is the one publish leaves: an earlier run got that
 // far, and data files are done.
 func (p *preparation) minimal() bool {
-	return p.log.payload == p.log.dialect.EmptySize() && p.log.end() >= p.origin.endLSN
+	return p.log.payload == p.log.dialect.EmptySize() && p.log.end() >= p.state.EndLSN
 }
 
 // gathered returns the first batch and what the log as a whole says. If
@@ -172,7 +174,7 @@ func (p *preparation) checkRedo(ctx context.Context) (more bool, err error) {
 		p.redo.log = p.log.scan(ctx, p.redo.end, p.end)
 		p.redo.pos = p.redo.end
 	}
-	p.redo.whole.start, p.redo.whole.want = p.log.head, p.origin.endLSN
+	p.redo.whole.start, p.redo.whole.want = p.log.head, p.state.EndLSN
 	return more, p.redo.whole.check(p.end)
 }
 
@@ -182,23 +184,30 @@ func (p *preparation) until() format.LSN {
 	if p.minimal() {
 		return p.log.end()
 	}
-	return p.origin.endLSN
+	return p.state.EndLSN
 }
 
-// settle finds out which file is which tablespace.
+// settle finds out which file is which tablespace, and reports what it changed,
+// also when it fails.
 func (p *preparation) settle() error {
-	p.tree.recovered = p.minimal()
-	if m := p.origin.manifest; m != nil {
-		return p.tree.settleManifest(m, p.redo.spaces, p.opt, &p.rep)
+	p.tree.Recovered = p.minimal()
+	err := p.settleFiles()
+	p.rep.Deleted, p.rep.Renamed = p.tree.Changes.Deleted, p.tree.Changes.Renamed
+	return err
+}
+
+func (p *preparation) settleFiles() error {
+	if m := p.state.Manifest; m != nil {
+		return p.tree.SettleManifest(m, p.redo.spaces, p.opt.Parallel)
 	}
 	// Before anything is changed: without it there is nothing to recover.
-	if err := p.tree.claimSystem(systemFiles(p.origin.server.DataFilePath)); err != nil {
+	if err := p.tree.ClaimSystem(p.state.SystemFiles()); err != nil {
 		return err
 	}
-	if err := p.tree.settleMarkers(&p.rep); err != nil {
+	if err := p.tree.SettleMarkers(); err != nil {
 		return err
 	}
-	return p.tree.settleFound(p.origin.server.DataFilePath, p.redo.spaces, p.opt, &p.rep)
+	return p.tree.SettleFound(p.redo.spaces, p.opt.Parallel)
 }
 
 // applyAll applies the first batch and, if there are more, the others.
@@ -269,20 +278,20 @@ func (p *preparation) progress(stage string, total int64) func(n int64) {
 // the cut are made anew by later redo, so that doing it again does no harm.
 func (p *preparation) trimSpaces() error {
 	for id, h := range p.redo.spaces {
-		t := p.tree.spaces[id]
-		if t == nil || len(h.trims) == 0 {
+		t := p.tree.Spaces[id]
+		if t == nil || len(h.Trims) == 0 {
 			continue
 		}
-		t.touched = true
-		cut := h.trims[len(h.trims)-1]
-		i, off := t.file(cut.page)
-		if i != len(t.files)-1 {
-			return fmt.Errorf("%s: redo at LSN %v cuts it at page %v, which is not in the last file: %w", t, cut.at, cut.page, ErrDamaged)
+		t.Touched = true
+		cut := h.Trims[len(h.Trims)-1]
+		i, off := t.File(cut.Page)
+		if i != len(t.Files)-1 {
+			return fmt.Errorf("%s: redo at LSN %v cuts it at page %v, which is not in the last file: %w", t, cut.At, cut.Page, ErrDamaged)
 		}
-		if t.files[i].size <= off && id == 0 {
+		if t.Files[i].Size <= off && id == 0 {
 			continue
 		}
-		if err := p.resize(t.files[i].path, off); err != nil {
+		if err := p.resize(t.Files[i].Path, off); err != nil {
 			return err
 		}
 	}
@@ -290,7 +299,7 @@ func (p *preparation) trimSpaces() error {
 }
 
 func (p *preparation) resize(rel string, size int64) error {
-	f, err := os.OpenFile(p.tree.path(rel), os.O_RDWR|os.O_CREATE, 0o660)
+	f, err := os.OpenFile(p.tree.Path(rel), os.O_RDWR|os.O_CREATE, 0o660)
 	if err != nil {
 		return err
 	}
@@ -305,27 +314,27 @@ func (p *preparation) resize(rel string, size int64) error {
 // them. They may be longer, and stay so: the server makes files larger than
 // it uses.
 func (p *preparation) finishSizes() error {
-	for _, t := range p.tree.spaces {
-		if t.id == 0 && !t.known {
+	for _, t := range p.tree.Spaces {
+		if t.ID == 0 && !t.Known {
 			return fmt.Errorf("%s: page 0 was never written and redo does not create it: %w", t, ErrIncomplete)
 		}
-		if !t.touched {
+		if !t.Touched {
 			continue
 		}
 		if err := p.finishSize(t); err != nil {
 			return err
 		}
-		if t.fresh {
-			p.rep.Rebuilt = append(p.rep.Rebuilt, t.files[0].path)
+		if t.Fresh {
+			p.rep.Rebuilt = append(p.rep.Rebuilt, t.Files[0].Path)
 		}
 	}
 	slices.Sort(p.rep.Rebuilt)
 	return nil
 }
 
-func (p *preparation) finishSize(t *tablespace) error {
+func (p *preparation) finishSize(t *spaces.Tablespace) error {
 	head := make([]byte, innodb.HeaderSize)
-	f, err := os.Open(p.tree.path(t.files[0].path))
+	f, err := os.Open(p.tree.Path(t.Files[0].Path))
 	if err != nil {
 		return err
 	}
@@ -333,18 +342,18 @@ func (p *preparation) finishSize(t *tablespace) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("%s: page 0: %w", t, err)
 	}
-	if id := innodb.FSPSpaceID(head); id != t.id {
+	if id := innodb.FSPSpaceID(head); id != t.ID {
 		return fmt.Errorf("%s: page 0 says space %v: %w", t, id, ErrDamaged)
 	}
-	last := t.files[len(t.files)-1]
-	pages := int64(innodb.FSPSize(head)) - int64(last.first)
+	last := t.Files[len(t.Files)-1]
+	pages := int64(innodb.FSPSize(head)) - int64(last.First)
 	// The server rounds down too: the pages behind are not in use.
-	want := pages * int64(t.pages.Physical) &^ 4095
-	st, err := os.Stat(p.tree.path(last.path))
+	want := pages * int64(t.Pages.Physical) &^ 4095
+	st, err := os.Stat(p.tree.Path(last.Path))
 	if err != nil || st.Size() >= want {
 		return err
 	}
-	return p.resize(last.path, want)
+	return p.resize(last.Path, want)
 }
 
 // publish makes the result durable and says that the directory is prepared, in
@@ -352,7 +361,7 @@ func (p *preparation) finishSize(t *tablespace) error {
 // are up to date, then the state.
 func (p *preparation) publish() error {
 	if !p.opt.Staged {
-		if err := p.origin.giveToOwner(p.dir); err != nil {
+		if err := p.state.GiveToOwner(p.dir); err != nil {
 			return err
 		}
 		if err := p.syncData(); err != nil {
@@ -362,16 +371,16 @@ func (p *preparation) publish() error {
 			return err
 		}
 	}
-	if err := p.tree.updateManifest(p.origin.manifest); err != nil {
+	if err := p.tree.UpdateManifest(p.state.Manifest); err != nil {
 		return err
 	}
 	if !p.minimal() {
 		content := p.log.dialect.EmptyLog(p.end, p.log.head.Creator)
-		if err := replaceFile(filepath.Join(p.dir, redoName), content); err != nil {
+		if err := backupdir.ReplaceFile(filepath.Join(p.dir, redoName), content); err != nil {
 			return err
 		}
 	}
-	return p.origin.markPrepared(p.dir)
+	return p.state.MarkPrepared(p.dir)
 }
 
 // syncData makes every file that was written durable, and the names.
@@ -379,12 +388,12 @@ func (p *preparation) syncData() error {
 	var g errgroup.Group
 	g.SetLimit(8 * p.opt.Parallel)
 	dirs := map[string]bool{p.dir: true}
-	for _, t := range p.tree.spaces {
-		if !t.touched {
+	for _, t := range p.tree.Spaces {
+		if !t.Touched {
 			continue
 		}
-		for _, f := range t.files {
-			path := p.tree.path(f.path)
+		for _, f := range t.Files {
+			path := p.tree.Path(f.Path)
 			dirs[filepath.Dir(path)] = true
 			g.Go(func() error { return syncFile(path) })
 		}
@@ -393,11 +402,11 @@ func (p *preparation) syncData() error {
 		return err
 	}
 	for dir := range dirs {
-		if err := syncDir(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := backupdir.SyncDir(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}
-	return p.tree.syncChanged()
+	return p.tree.SyncNames()
 }
 
 func syncFile(path string) error {
@@ -414,12 +423,12 @@ func (p *preparation) verify(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(p.opt.Parallel)
 	var mu sync.Mutex
-	for _, t := range p.tree.spaces {
-		if !t.known {
+	for _, t := range p.tree.Spaces {
+		if !t.Known {
 			continue
 		}
 		skip := p.doublewrite(t)
-		for i := range t.files {
+		for i := range t.Files {
 			g.Go(func() error {
 				n, err := p.verifyFile(ctx, t, i, skip)
 				mu.Lock()
@@ -434,42 +443,42 @@ func (p *preparation) verify(ctx context.Context) error {
 
 // doublewrite returns the pages of the system tablespace that hold copies of
 // other pages.
-func (p *preparation) doublewrite(t *tablespace) func(format.PageNo) bool {
+func (p *preparation) doublewrite(t *spaces.Tablespace) func(format.PageNo) bool {
 	none := func(format.PageNo) bool { return false }
-	if t.id != 0 {
+	if t.ID != 0 {
 		return none
 	}
-	f, err := os.Open(p.tree.path(t.files[0].path))
+	f, err := os.Open(p.tree.Path(t.Files[0].Path))
 	if err != nil {
 		return none
 	}
 	defer f.Close()
-	page := make([]byte, t.pages.Physical)
+	page := make([]byte, t.Pages.Physical)
 	if _, err := f.ReadAt(page, int64(innodb.TrxSysPage)*int64(len(page))); err != nil {
 		return none
 	}
-	r, ok := t.pages.DoublewriteRange(page)
+	r, ok := t.Pages.DoublewriteRange(page)
 	if !ok {
 		return none
 	}
 	return func(no format.PageNo) bool { return r[0].Contains(no) || r[1].Contains(no) }
 }
 
-func (p *preparation) verifyFile(ctx context.Context, t *tablespace, i int, skip func(format.PageNo) bool) (n int64, err error) {
-	file := t.files[i]
-	f, err := os.Open(p.tree.path(file.path))
+func (p *preparation) verifyFile(ctx context.Context, t *spaces.Tablespace, i int, skip func(format.PageNo) bool) (n int64, err error) {
+	file := t.Files[i]
+	f, err := os.Open(p.tree.Path(file.Path))
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
-	size := t.pages.Physical
+	size := t.Pages.Physical
 	buf := make([]byte, window)
-	for no := file.first; ; {
+	for no := file.First; ; {
 		got, err := io.ReadFull(f, buf)
 		for at := 0; at+size <= got; at += size {
 			page := buf[at : at+size]
 			if !skip(no) {
-				if err := p.verifyPage(t, file.path, no, page); err != nil {
+				if err := p.verifyPage(t, file.Path, no, page); err != nil {
 					return n, err
 				}
 				n++
@@ -485,12 +494,12 @@ func (p *preparation) verifyFile(ctx context.Context, t *tablespace, i int, skip
 	}
 }
 
-func (p *preparation) verifyPage(t *tablespace, path string, no format.PageNo, page []byte) error {
-	if err := t.pages.Verify(page, no); err != nil {
-		return &PageError{Path: path, Space: t.id, Page: no, Cause: fmt.Errorf("%w: %w", err, ErrDamaged)}
+func (p *preparation) verifyPage(t *spaces.Tablespace, path string, no format.PageNo, page []byte) error {
+	if err := t.Pages.Verify(page, no); err != nil {
+		return &PageError{Path: path, Space: t.ID, Page: no, Cause: fmt.Errorf("%w: %w", err, ErrDamaged)}
 	}
 	if lsn := innodb.LSN(page); lsn > p.end {
-		return &PageError{Path: path, Space: t.id, Page: no, Cause: fmt.Errorf("its LSN %v is after the backup's end %v: %w", lsn, p.end, ErrDamaged)}
+		return &PageError{Path: path, Space: t.ID, Page: no, Cause: fmt.Errorf("its LSN %v is after the backup's end %v: %w", lsn, p.end, ErrDamaged)}
 	}
 	return nil
 }

@@ -17,9 +17,11 @@ import (
 	"time"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/backupdir"
 	_ "github.com/xbstream/xbstream/internal/families" // whose redo is read
 	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/internal/mariadb/redo"
+	"github.com/xbstream/xbstream/internal/spaces"
 )
 
 // killedDir names the directory a copy of this test binary is to prepare, so
@@ -85,22 +87,16 @@ func TestRun(t *testing.T) {
 func rotated(t *testing.T, backup string) string {
 	t.Helper()
 	dir := copySpaces(t, backup)
-	o, err := readOrigin(dir)
+	state, err := backupdir.Read(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := newTree(dir, o.server.PageSize)
-	if err := tr.settleMarkers(&Report{}); err != nil {
-		t.Fatal(err)
-	}
-	spaces := historyOf(t, dir, func(pageKey, bool) {})
-	if err := tr.settleFound(o.server.DataFilePath, spaces, Options{Parallel: 1}, &Report{}); err != nil {
-		t.Fatal(err)
-	}
+	histories := historyOf(t, dir, func(pageKey, bool) {})
+	tr := treeFound(t, dir, state, histories)
 	var names []string
-	for id, s := range tr.spaces {
-		if name, ok := finalName(spaces[id]); ok && !s.fresh && len(names) < 3 {
-			names = append(names, tr.path(name))
+	for id, s := range tr.Spaces {
+		if name, ok := histories[id].FinalPath(); ok && !s.Fresh && len(names) < 3 {
+			names = append(names, tr.Path(name))
 		}
 	}
 	if len(names) < 3 {
@@ -116,6 +112,22 @@ func rotated(t *testing.T, backup string) string {
 		}
 	}
 	return dir
+}
+
+// treeFound finds the tablespaces that mariabackup left, under their final names.
+func treeFound(t *testing.T, dir string, state *backupdir.State, histories map[format.SpaceID]*spaces.History) *spaces.Tree {
+	t.Helper()
+	tr := spaces.NewTree(dir, state.Server.PageSize)
+	if err := tr.SettleMarkers(); err != nil {
+		t.Fatal(err)
+	}
+	if err := tr.ClaimSystem(state.SystemFiles()); err != nil {
+		t.Fatal(err)
+	}
+	if err := tr.SettleFound(histories, 2); err != nil {
+		t.Fatal(err)
+	}
+	return tr
 }
 
 // sameTree compares every file of two directories.
@@ -206,7 +218,7 @@ func testKilled(t *testing.T, backup, want string) {
 func prepareElsewhere(dir string) *exec.Cmd {
 	c := exec.Command(os.Args[0])
 	c.Env = append(os.Environ(), killedDir+"="+dir)
-	c.SysProcAttr = dieWithParent()
+	c.SysProcAttr = dieWithTest()
 	return c
 }
 
@@ -215,27 +227,20 @@ func prepareElsewhere(dir string) *exec.Cmd {
 func settled(t *testing.T, backup string) (string, *format.Manifest) {
 	t.Helper()
 	dir := copyTree(t, backup)
-	o, err := readOrigin(dir)
+	state, err := backupdir.Read(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := newTree(dir, o.server.PageSize)
-	rep := &Report{}
-	if err := tr.settleMarkers(rep); err != nil {
-		t.Fatal(err)
-	}
-	if err := tr.settleFound(o.server.DataFilePath, historyOf(t, dir, func(pageKey, bool) {}), Options{Parallel: 2}, rep); err != nil {
-		t.Fatal(err)
-	}
+	tr := treeFound(t, dir, state, historyOf(t, dir, func(pageKey, bool) {}))
 	l, err := openRedo(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	m := &format.Manifest{Tool: "test", Backup: &format.Backup{Type: "full-backuped", Server: o.server,
-		Redo: format.Redo{Format: redo.FormatName, CheckpointLSN: l.head.Checkpoint, CheckpointEndLSN: l.head.CheckpointEnd, EndLSN: o.endLSN}}}
-	for _, s := range tr.spaces {
-		for _, f := range s.files {
+	m := &format.Manifest{Tool: "test", Backup: &format.Backup{Type: "full-backuped", Server: state.Server,
+		Redo: format.Redo{Format: redo.FormatName, CheckpointLSN: l.head.Checkpoint, CheckpointEndLSN: l.head.CheckpointEnd, EndLSN: state.EndLSN}}}
+	for _, s := range tr.Spaces {
+		for _, f := range s.Files {
 			m.Files = append(m.Files, manifestFile(t, tr, s, f))
 		}
 	}
@@ -247,10 +252,10 @@ func settled(t *testing.T, backup string) (string, *format.Manifest) {
 	return dir, m
 }
 
-func manifestFile(t *testing.T, tr *tree, s *tablespace, f dataFile) format.File {
+func manifestFile(t *testing.T, tr *spaces.Tree, s *spaces.Tablespace, f spaces.File) format.File {
 	t.Helper()
-	path := tr.path(f.path)
-	if s.fresh {
+	path := tr.Path(f.Path)
+	if s.Fresh {
 		if err := os.WriteFile(path, nil, 0o660); err != nil {
 			t.Fatal(err)
 		}
@@ -259,18 +264,18 @@ func manifestFile(t *testing.T, tr *tree, s *tablespace, f dataFile) format.File
 	if err != nil {
 		t.Fatal(err)
 	}
-	kind, id := format.KindTablespace, s.id
+	kind, id := format.KindTablespace, s.ID
 	switch {
 	case id == 0:
 		kind = format.KindSystem
-	case strings.HasPrefix(f.path, "undo"):
+	case strings.HasPrefix(f.Path, "undo"):
 		kind = format.KindUndo
 	}
-	if s.fresh {
+	if s.Fresh {
 		id = 0 // the sender could not know
 	}
-	return format.File{Path: f.path, Kind: kind, Size: st.Size(), Mode: 0o660,
-		Space: &format.Space{ID: id, PageSize: s.pages.Physical, FirstPage: f.first, Rebuild: s.fresh}}
+	return format.File{Path: f.Path, Kind: kind, Size: st.Size(), Mode: 0o660,
+		Space: &format.Space{ID: id, PageSize: s.Pages.Physical, FirstPage: f.First, Rebuild: s.Fresh}}
 }
 
 func writeManifest(t *testing.T, dir string, m *format.Manifest) {
@@ -279,7 +284,7 @@ func writeManifest(t *testing.T, dir string, m *format.Manifest) {
 	if err := format.EncodeManifest(&b, m); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, manifestName), b.Bytes(), 0o640); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, backupdir.ManifestName), b.Bytes(), 0o640); err != nil {
 		t.Fatal(err)
 	}
 }

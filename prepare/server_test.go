@@ -13,7 +13,9 @@ import (
 	"testing"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/mariadb/redo"
+	"github.com/xbstream/xbstream/internal/spaces"
 )
 
 func TestWithServer(t *testing.T) {
@@ -42,7 +44,7 @@ func TestWithServer(t *testing.T) {
 	// B1: mariabackup's option file names a file somewhere else.
 	t.Run("data file elsewhere", func(t *testing.T) {
 		dir, evil := copyTree(t, backup), filepath.Join(t.TempDir(), "evil")
-		conf := filepath.Join(dir, optionsName)
+		conf := filepath.Join(dir, "backup-my.cnf")
 		text, err := os.ReadFile(conf)
 		if err != nil {
 			t.Fatal(err)
@@ -72,7 +74,7 @@ func TestWithServer(t *testing.T) {
 		if !errors.Is(err, ErrServer) || !strings.Contains(err.Error(), "server log:") {
 			t.Errorf("got %v, want ErrServer with the server's words", err)
 		}
-		if o, err := readOrigin(dir); err != nil || o.prepared() {
+		if state, err := backupdir.Read(dir); err != nil || state.Prepared() {
 			t.Errorf("failed recovery left the directory marked as prepared (%v)", err)
 		}
 	})
@@ -105,7 +107,7 @@ func TestEncrypted(t *testing.T) {
 			backup := takeBackup(t, peerCase{tables: c.tables, args: append(c.args, plugin...), setup: flushing, during: c.during})
 			// mariabackup may have left a marker (secret.new) for the table;
 			// putting such files in their places is no change of content.
-			if err := newTree(backup, 16384).settleMarkers(&Report{}); err != nil {
+			if err := spaces.NewTree(backup, 16384).SettleMarkers(); err != nil {
 				t.Fatal(err)
 			}
 			before := copyTree(t, backup)

@@ -10,8 +10,10 @@ import (
 	"path/filepath"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/internal/innodb/redolog"
+	"github.com/xbstream/xbstream/internal/spaces"
 )
 
 // This file makes sure that a server recovers from the log of a backup what the
@@ -21,7 +23,7 @@ import (
 // a log that was cut from one that ends, and keeps from it what it would get
 // wrong. A log that a server has already written to (an interrupted WithServer)
 // is the server's to judge.
-func readyRedo(ctx context.Context, dir string, o *origin, opt Options, rep *Report) error {
+func readyRedo(ctx context.Context, dir string, state *backupdir.State, opt Options, rep *Report) error {
 	l, err := openRedo(dir)
 	if err != nil {
 		return err
@@ -34,22 +36,24 @@ func readyRedo(ctx context.Context, dir string, o *origin, opt Options, rep *Rep
 	s := logSurvey{
 		dialect: l.dialect,
 		traces:  l.dialect.Traces(),
-		whole:   completeness{start: l.head, want: o.endLSN, hidden: l.head.Encrypted},
-		spaces:  map[format.SpaceID]*history{},
+		whole:   completeness{start: l.head, want: state.EndLSN, hidden: l.head.Encrypted},
+		spaces:  map[format.SpaceID]*spaces.History{},
 	}
-	if err := s.read(ctx, l, o.endLSN); err != nil {
+	if err := s.read(ctx, l, state.EndLSN); err != nil {
 		return err
 	}
 	rep.RedoBytes = s.bytes
-	tr := newTree(dir, o.server.PageSize)
+	tr := spaces.NewTree(dir, state.Server.PageSize)
 	if s.whole.hidden {
 		if opt.NothingImported {
 			return nil
 		}
 		return s.refuseImported(tr)
 	}
-	if o.manifest != nil {
-		if err := tr.followForServer(o.manifest, s.spaces, rep); err != nil {
+	if state.Manifest != nil {
+		err := tr.FollowForServer(state.Manifest, s.spaces)
+		rep.Deleted, rep.Renamed = tr.Changes.Deleted, tr.Changes.Renamed
+		if err != nil {
 			return err
 		}
 	}
@@ -65,7 +69,7 @@ func readyRedo(ctx context.Context, dir string, o *origin, opt Options, rep *Rep
 type logSurvey struct {
 	dialect redolog.Dialect
 	whole   completeness
-	spaces  map[format.SpaceID]*history
+	spaces  map[format.SpaceID]*spaces.History
 	traces  redolog.Traces // in their place, of an encrypted log
 	bytes   int64
 }
@@ -101,10 +105,10 @@ func (s *logSurvey) see(t mtr) (err error) {
 		}
 		h := s.spaces[f.Space]
 		if h == nil {
-			h = &history{}
+			h = &spaces.History{}
 			s.spaces[f.Space] = h
 		}
-		h.see(t.start, f)
+		h.See(t.start, f)
 	}
 	return err
 }
@@ -112,19 +116,19 @@ func (s *logSurvey) see(t mtr) (err error) {
 // imported returns the tablespaces of the copy that the log deletes and changes
 // afterwards, with the LSN of the last FILE_DELETE: DISCARD wrote it, and IMPORT,
 // which writes nothing, brought a file back under the same id.
-func (s *logSurvey) imported(tr *tree) (map[format.SpaceID]format.LSN, error) {
+func (s *logSurvey) imported(tr *spaces.Tree) (map[format.SpaceID]format.LSN, error) {
 	back := map[format.SpaceID]format.LSN{}
 	for id, h := range s.spaces {
-		if h.deleted != 0 && h.alive {
-			back[id] = h.deleted
+		if h.Deleted != 0 && h.Alive {
+			back[id] = h.Deleted
 		}
 	}
 	if len(back) == 0 {
 		return nil, nil
 	}
 	there := map[format.SpaceID]bool{}
-	err := tr.each("*.ibd", func(rel string) error {
-		id, err := tr.spaceID(rel)
+	err := tr.Each("*.ibd", func(rel string) error {
+		id, err := tr.SpaceID(rel)
 		there[id] = true
 		return err
 	})
@@ -137,17 +141,17 @@ func (s *logSurvey) imported(tr *tree) (map[format.SpaceID]format.LSN, error) {
 
 // refuseImported refuses a backup with an encrypted log if a table may have been
 // imported: nothing can then be kept from the server.
-func (s *logSurvey) refuseImported(tr *tree) error {
+func (s *logSurvey) refuseImported(tr *spaces.Tree) error {
 	if !s.traces.Deleted() {
 		return nil
 	}
-	return tr.each("*.ibd", func(rel string) error {
-		id, err := tr.spaceID(rel)
+	return tr.Each("*.ibd", func(rel string) error {
+		id, err := tr.SpaceID(rel)
 		if err != nil {
 			return err
 		}
 		at, may, err := s.traces.Imported(id, "./"+rel, func(floor format.LSN) (innodb.Age, error) {
-			return tr.readAge(rel, floor)
+			return tr.Age(rel, floor)
 		})
 		if err != nil {
 			return err
@@ -157,34 +161,6 @@ func (s *logSurvey) refuseImported(tr *tree) error {
 		}
 		return nil
 	})
-}
-
-// spaceID returns the id that page 0 of a file says, encrypted or not, 0 if it was
-// never written.
-func (tr *tree) spaceID(rel string) (format.SpaceID, error) {
-	f, err := os.Open(tr.path(rel))
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	var head [innodb.HeaderSize]byte
-	if _, err := f.ReadAt(head[:], 0); err != nil && !errors.Is(err, io.EOF) {
-		return 0, err
-	}
-	return innodb.FSPSpaceID(head[:]), nil
-}
-
-func (tr *tree) readAge(rel string, floor format.LSN) (innodb.Age, error) {
-	f, err := os.Open(tr.path(rel))
-	if err != nil {
-		return innodb.Age{}, err
-	}
-	defer f.Close()
-	a, err := innodb.ReadAge(f, floor)
-	if err != nil {
-		err = fmt.Errorf("%s: %w", rel, err)
-	}
-	return a, err
 }
 
 // hideBeforeImport replaces the log by one in which nothing is left of the pages
@@ -202,14 +178,14 @@ func (tr *tree) readAge(rel string, floor format.LSN) (innodb.Age, error) {
 // becomes FILE_MODIFY.
 func (l *redoLog) hideBeforeImport(ctx context.Context, dir string, back map[format.SpaceID]format.LSN) error {
 	path := filepath.Join(dir, redoName)
-	temp := path + tempSuffix
+	temp := path + backupdir.TempSuffix
 	if err := l.hideInCopy(ctx, temp, back); err != nil {
 		return errors.Join(fmt.Errorf("write %s: %w", temp, err), os.Remove(temp))
 	}
 	if err := os.Rename(temp, path); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return backupdir.SyncDir(dir)
 }
 
 func (l *redoLog) hideInCopy(ctx context.Context, path string, back map[format.SpaceID]format.LSN) error {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/mariadb/redo"
 )
 
@@ -62,10 +63,10 @@ func TestHideBeforeImport(t *testing.T) {
 		os.WriteFile(filepath.Join(dir, "d", "t.ibd"), firstPageFor(imported), 0o640), os.WriteFile(filepath.Join(dir, "d", "empty.ibd"), nil, 0o640)); err != nil {
 		t.Fatal(err)
 	}
-	o := &origin{endLSN: start + format.LSN(len(log)-redo.StartOffset), server: format.Server{PageSize: 16384}}
+	state := &backupdir.State{EndLSN: start + format.LSN(len(log)-redo.StartOffset), Server: format.Server{PageSize: 16384}}
 	for range 2 {
 		rep := Report{}
-		if err := readyRedo(context.Background(), dir, o, Options{}.withDefaults(), &rep); err != nil {
+		if err := readyRedo(context.Background(), dir, state, Options{}.withDefaults(), &rep); err != nil {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(path)
@@ -84,7 +85,7 @@ func TestHideBeforeImport(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	m := l.scan(context.Background(), start, o.endLSN)
+	m := l.scan(context.Background(), start, state.EndLSN)
 	defer m.close()
 	n := 0
 	for ; err == nil; n++ {
@@ -124,14 +125,14 @@ func TestImportInEncryptedRedo(t *testing.T) {
 	if err := errors.Join(os.WriteFile(filepath.Join(dir, redoName), log, 0o640), os.Mkdir(filepath.Join(dir, "d"), 0o700), os.WriteFile(path, file, 0o640)); err != nil {
 		t.Fatal(err)
 	}
-	o := &origin{endLSN: start + format.LSN(len(log)-redo.StartOffset), server: format.Server{PageSize: 16384}}
-	err := readyRedo(context.Background(), dir, o, Options{}, &Report{})
+	state := &backupdir.State{EndLSN: start + format.LSN(len(log)-redo.StartOffset), Server: format.Server{PageSize: 16384}}
+	err := readyRedo(context.Background(), dir, state, Options{}, &Report{})
 	for _, word := range []string{"d/t.ibd (space 7)", "LSN 50025", "--nothing-imported"} {
 		if !errors.Is(err, ErrImported) || !strings.Contains(err.Error(), word) {
 			t.Errorf("%v; want ErrImported that says %q", err, word)
 		}
 	}
-	if err := readyRedo(context.Background(), dir, o, Options{NothingImported: true}, &Report{}); err != nil {
+	if err := readyRedo(context.Background(), dir, state, Options{NothingImported: true}, &Report{}); err != nil {
 		t.Error(err)
 	}
 	// The second page was there before the DISCARD, as it is.
@@ -139,7 +140,7 @@ func TestImportInEncryptedRedo(t *testing.T) {
 	if err := os.WriteFile(path, file, 0o640); err != nil {
 		t.Fatal(err)
 	}
-	if err := readyRedo(context.Background(), dir, o, Options{}, &Report{}); err != nil {
+	if err := readyRedo(context.Background(), dir, state, Options{}, &Report{}); err != nil {
 		t.Error(err)
 	}
 }

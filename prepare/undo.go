@@ -9,6 +9,7 @@ import (
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
+	"github.com/xbstream/xbstream/internal/spaces"
 )
 
 // This file deals with the transactions that the source had prepared by itself.
@@ -33,7 +34,7 @@ func (p *preparation) rollBackPrepared(ctx context.Context) error {
 		return err
 	}
 	p.rep.PreparedRolledBack = found.transactions()
-	p.origin.rolledBack = p.rep.PreparedRolledBack
+	p.state.RolledBack = p.rep.PreparedRolledBack
 	if len(found.prepared) == 0 {
 		return nil
 	}
@@ -118,18 +119,18 @@ func (p *preparation) makeActive(at innodb.PageAddress, slot *slot) error {
 	if err != nil {
 		return err
 	}
-	t := p.tree.spaces[at.Space]
-	t.touched = true
+	t := p.tree.Spaces[at.Space]
+	t.Touched = true
 	innodb.SetUndoState(page, innodb.UndoActive)
-	t.pages.Seal(page)
-	if err := t.pages.Verify(page, at.Page); err != nil {
+	t.Pages.Seal(page)
+	if err := t.Pages.Verify(page, at.Page); err != nil {
 		return r.fail(at, fmt.Errorf("after its state was changed: %w: %w", err, ErrDamaged))
 	}
-	i, off := t.file(at.Page)
-	if err := slot.keep(t.files[i].path, off, page); err != nil {
+	i, off := t.File(at.Page)
+	if err := slot.keep(t.Files[i].Path, off, page); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(p.tree.path(t.files[i].path), os.O_RDWR, 0)
+	f, err := os.OpenFile(p.tree.Path(t.Files[i].Path), os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
@@ -148,7 +149,7 @@ var (
 // pageReader reads single pages of recovered tablespaces and trusts none of them,
 // nor the addresses found in them.
 type pageReader struct {
-	tree *tree
+	tree *spaces.Tree
 	end  format.LSN // the backup's end
 	// seen are the pages read: none is named twice, so that reading ends.
 	seen map[innodb.PageAddress]bool
@@ -166,9 +167,9 @@ func (r *pageReader) close() {
 // fail names the page.
 func (r *pageReader) fail(at innodb.PageAddress, cause error) error {
 	path := "(no file)"
-	if t := r.tree.spaces[at.Space]; t != nil {
-		i, _ := t.file(at.Page)
-		path = t.files[i].path
+	if t := r.tree.Spaces[at.Space]; t != nil {
+		i, _ := t.File(at.Page)
+		path = t.Files[i].Path
 	}
 	return &PageError{Path: path, Space: at.Space, Page: at.Page, Cause: cause}
 }
@@ -179,36 +180,36 @@ func (r *pageReader) read(at innodb.PageAddress) ([]byte, error) {
 	damaged := func(cause error) ([]byte, error) {
 		return nil, r.fail(at, fmt.Errorf("%w: %w", cause, ErrDamaged))
 	}
-	t := r.tree.spaces[at.Space]
+	t := r.tree.Spaces[at.Space]
 	switch {
 	case t == nil:
 		return nil, r.fail(at, fmt.Errorf("a rollback segment is in this tablespace, and it is missing: %w", ErrIncomplete))
 	case r.seen[at]:
 		return damaged(errSamePage)
-	case !t.known || t.pages.Zip || t.pages.Physical != r.tree.pageSize:
+	case !t.Known || t.Pages.Zip || t.Pages.Physical != r.tree.PageSize:
 		return damaged(errNotForUndo)
 	}
 	r.seen[at] = true
-	i, off := t.file(at.Page)
-	if err := r.open(t.files[i].path); err != nil {
+	i, off := t.File(at.Page)
+	if err := r.open(t.Files[i].Path); err != nil {
 		return nil, err
 	}
-	page := r.buf[:t.pages.Physical]
+	page := r.buf[:t.Pages.Physical]
 	switch _, err := r.file.ReadAt(page, off); {
 	case errors.Is(err, io.EOF):
 		return damaged(errBehindEnd)
 	case err != nil:
 		return nil, err
 	}
-	if err := t.pages.Verify(page, at.Page); err != nil {
+	if err := t.Pages.Verify(page, at.Page); err != nil {
 		return damaged(err)
 	}
 	switch lsn := innodb.LSN(page); {
 	case innodb.IsZero(page):
 		return damaged(errNeverWritten)
-	case t.pages.PageEncrypted(page):
+	case t.Pages.PageEncrypted(page):
 		return nil, r.fail(at, ErrEncrypted)
-	case t.pages.Compressed(page):
+	case t.Pages.Compressed(page):
 		return damaged(errNotForUndo)
 	case lsn > r.end:
 		return damaged(fmt.Errorf("its LSN %v is after the backup's end %v", lsn, r.end))
@@ -224,7 +225,7 @@ func (r *pageReader) open(rel string) error {
 	}
 	r.close()
 	r.file, r.path = nil, ""
-	f, err := os.Open(r.tree.path(rel))
+	f, err := os.Open(r.tree.Path(rel))
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,9 @@ import (
 	"testing"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/innodb"
+	"github.com/xbstream/xbstream/internal/spaces"
 )
 
 // undoInstance is a directory with a system tablespace and an undo tablespace,
@@ -135,17 +137,16 @@ func (in *undoInstance) write(t testing.TB) {
 // preparation is one that has applied its redo.
 func (in *undoInstance) preparation(t testing.TB, staged bool) *preparation {
 	t.Helper()
-	p := &preparation{dir: in.dir, origin: &origin{}, tree: newTree(in.dir, in.pages.Physical), end: undoEnd,
+	p := &preparation{dir: in.dir, state: &backupdir.State{}, tree: spaces.NewTree(in.dir, in.pages.Physical), end: undoEnd,
 		opt: Options{Staged: staged}.withDefaults()}
-	if err := p.tree.claimSystem([]string{"ibdata1"}); err != nil {
-		t.Fatal(err)
+	err := p.tree.ClaimSystem([]string{"ibdata1"})
+	if err == nil {
+		err = p.tree.SettleFound(nil, 1) // finds undo001
 	}
-	first, err := p.tree.readFirstPage("undo001")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.tree.claim("undo001", first)
-	if err := replayJournal(p.tree); err != nil {
+	if err := replayJournal(in.dir, p.tree); err != nil {
 		t.Fatal(err)
 	}
 	if staged {
@@ -206,8 +207,8 @@ func mixed(t testing.TB, size int, full bool) *undoInstance {
 
 func checkMixed(t testing.TB, in *undoInstance, p *preparation) {
 	t.Helper()
-	if p.rep.PreparedRolledBack != 4 || p.origin.rolledBack != 4 {
-		t.Errorf("%d transactions, and %d in the state file; want 4", p.rep.PreparedRolledBack, p.origin.rolledBack)
+	if p.rep.PreparedRolledBack != 4 || p.state.RolledBack != 4 {
+		t.Errorf("%d transactions, and %d in the state file; want 4", p.rep.PreparedRolledBack, p.state.RolledBack)
 	}
 	if got := in.changed(t, "ibdata1"); !slices.Equal(got, []int{8}) {
 		t.Errorf("pages %v of ibdata1 were changed, want 8", got)
@@ -237,8 +238,8 @@ func TestRollBackPrepared(t *testing.T) {
 					t.Fatal(err)
 				}
 				checkMixed(t, staged, p)
-				for id, space := range p.tree.spaces {
-					if !space.touched {
+				for id, space := range p.tree.Spaces {
+					if !space.Touched {
 						t.Errorf("space %v was written to and would not be synced", id)
 					}
 				}
@@ -262,7 +263,7 @@ func TestRollBackPreparedInSecondFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := in.preparation(t, false)
-	if err := p.tree.claimSystem([]string{"ibdata1", "ibdata2"}); err != nil {
+	if err := p.tree.ClaimSystem([]string{"ibdata1", "ibdata2"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.rollBackPrepared(t.Context()); err != nil {
@@ -288,7 +289,7 @@ func TestRollBackPreparedKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		// Only the second half of the page got there.
-		name := p.tree.spaces[page.Space].files[0].path
+		name := p.tree.Spaces[page.Space].Files[0].Path
 		f, err := os.OpenFile(filepath.Join(in.dir, name), os.O_RDWR, 0)
 		if err != nil {
 			t.Fatal(err)

@@ -18,8 +18,8 @@ import (
 
 	"github.com/xbstream/xbstream/extract"
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/quote"
-	"github.com/xbstream/xbstream/prepare"
 )
 
 const listHelp = `Usage: xbstream list [flags] [ARCHIVE]
@@ -131,7 +131,7 @@ func (c *command) info(ctx context.Context, args []string) error {
 // empty for an archive.
 type restored struct {
 	Prepared *bool `json:"prepared,omitempty"`
-	// RolledBack is prepare.Report.PreparedRolledBack.
+	// RolledBack is backupdir.State.RolledBack.
 	RolledBack int `json:"prepared_rolled_back,omitempty"`
 }
 
@@ -142,12 +142,12 @@ func (c *command) restored(args []string) (r restored, err error) {
 	if st, err := os.Stat(args[0]); err != nil || !st.IsDir() {
 		return r, nil
 	}
-	yes, err := prepare.Prepared(args[0])
+	yes, err := backupdir.Prepared(args[0])
 	if err != nil {
 		return r, err
 	}
 	r.Prepared = &yes
-	r.RolledBack, err = prepare.PreparedRolledBack(args[0])
+	r.RolledBack, err = backupdir.PreparedRolledBack(args[0])
 	return r, err
 }
 

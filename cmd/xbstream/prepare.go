@@ -12,6 +12,7 @@ import (
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/cli"
+	"github.com/xbstream/xbstream/internal/runserver"
 	"github.com/xbstream/xbstream/prepare"
 )
 
@@ -105,7 +106,7 @@ func (p *prepareFlags) check() error {
 	if !p.export {
 		return nil
 	}
-	if _, err := prepare.FindServer(p.binary()); err != nil {
+	if _, err := runserver.Find(p.binary()); err != nil {
 		return fmt.Errorf("%w: --export starts a server on the copy, which rolls back uncommitted transactions; install one, or name it with --with-server=BINARY: %w", errPrepare, err)
 	}
 	return nil

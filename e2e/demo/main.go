@@ -58,7 +58,9 @@ func run(ctx context.Context, bin string, bytes int64) error {
 		return err
 	}
 	defer load.Stop()
-	time.Sleep(2 * time.Second)
+	if err := load.Await(ctx, 2000); err != nil {
+		return err
+	}
 
 	dir, err := servertest.TempDir("copy")
 	if err != nil {
@@ -112,7 +114,9 @@ func follow(ctx context.Context, source *servertest.Server, load *servertest.Loa
 	if err := copied.AttachReplica(ctx, source, m.Backup.GTID); err != nil {
 		return err
 	}
-	time.Sleep(2 * time.Second)
+	if err := load.Await(ctx, 2000); err != nil {
+		return err
+	}
 	counts, err := load.Stop()
 	if err != nil {
 		return err

@@ -8,23 +8,48 @@ import (
 	"testing"
 )
 
-// Release is a server's program of one version. The zero value is the one that
-// the system has in its path.
+// Release is a server's program of one version. The zero value is the usual one.
 type Release struct {
-	name string // of its directory; empty: the system's
+	name string // of its directory, if it is not the system's
 }
 
 // The releases that tests run on.
 var (
-	MariaDB1011 = Release{}
+	MariaDB1011 = Release{"mariadb-10.11"} // the one that the system has in its path
 	MariaDB118  = Release{"mariadb-11.8"}
 )
 
-// Releases returns every release, oldest first. One that is not there fails the
-// test: a test that passes has run on all.
+// chosen names, in the environment, the release that is the usual one. Its
+// programs are then the first in the path.
+const chosen = "XB_RELEASE"
+
+// choose sets the path.
+func choose() error {
+	if os.Getenv(chosen) == "" || Usual() == MariaDB1011 {
+		return nil
+	}
+	if err := Usual().check(); err != nil {
+		return err
+	}
+	return os.Setenv("PATH", filepath.Dir(Usual().Command("mariadbd"))+string(os.PathListSeparator)+os.Getenv("PATH"))
+}
+
+// Usual is the release of tests that do not say on which they run.
+func Usual() Release {
+	if name := os.Getenv(chosen); name != "" {
+		return Release{name}
+	}
+	return MariaDB1011
+}
+
+// Releases returns every release, oldest first, or the one that was chosen. One
+// that is not there fails the test: a test that passes has run on all.
 func Releases(t testing.TB) []Release {
 	t.Helper()
 	all := []Release{MariaDB1011, MariaDB118}
+	if os.Getenv(chosen) != "" {
+		all = []Release{Usual()}
+	}
 	for _, r := range all {
 		if err := r.check(); err != nil {
 			t.Fatal(err)
@@ -34,15 +59,24 @@ func Releases(t testing.TB) []Release {
 }
 
 func (r Release) String() string {
-	if r.name == "" {
-		return "mariadb-10.11"
-	}
-	return r.name
+	return r.orUsual().name
 }
+
+func (r Release) orUsual() Release {
+	if r == (Release{}) {
+		return Usual()
+	}
+	return r
+}
+
+func (r Release) ofSystem() bool { return r.orUsual() == MariaDB1011 }
 
 // check says whether the release is there.
 func (r Release) check() error {
-	if r.name == "" {
+	if r.ofSystem() {
+		if Usual() != MariaDB1011 {
+			return fmt.Errorf("%s is not in the path: %s=%s", r, chosen, Usual())
+		}
 		return nil // looking for it in the path says the same
 	}
 	if _, err := os.Stat(r.Command("mariadbd")); err != nil {
@@ -54,7 +88,7 @@ func (r Release) check() error {
 // Command is what to run for a program of this release: mariadbd, mariadb,
 // mariadb-backup or mariabackup.
 func (r Release) Command(program string) string {
-	if r.name == "" {
+	if r.ofSystem() {
 		return program
 	}
 	return filepath.Join(r.root(), "commands", program)
@@ -66,7 +100,7 @@ func (r Release) root() string {
 	if cache == "" {
 		cache = filepath.Join(os.Getenv("HOME"), ".cache")
 	}
-	return filepath.Join(cache, "xbstream", "servers", r.name)
+	return filepath.Join(cache, "xbstream", "servers", r.String())
 }
 
 // bootstrapSQL is what mariadb-install-db feeds to the server of an unpacked

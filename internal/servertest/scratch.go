@@ -81,6 +81,10 @@ func Cleanup() error {
 // Main runs the tests of a package and cleans up after them, also when SIGINT
 // or SIGTERM ends them early. Use it as os.Exit(servertest.Main(m)).
 func Main(m *testing.M) int {
+	if err := choose(); err != nil {
+		fmt.Fprintln(os.Stderr, "servertest:", err)
+		return 1
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	done := make(chan int, 1)

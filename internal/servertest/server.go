@@ -35,7 +35,7 @@ const (
 // Options says how a server is started. The zero value is a small server
 // without binary log, reachable through its socket only.
 type Options struct {
-	// Release is the server to run; the zero value is the system's.
+	// Release is the server to run; the zero value is Usual().
 	Release Release
 	// LogFileSize is innodb_log_file_size in bytes; 0 means 16 MiB.
 	LogFileSize int64
@@ -156,6 +156,7 @@ func StartOn(ctx context.Context, datadir string, o Options) (*Server, error) {
 }
 
 func newServer(o Options) (*Server, error) {
+	o.Release = o.Release.orUsual()
 	if o.LogFileSize == 0 {
 		o.LogFileSize = 16 << 20
 	}
@@ -234,7 +235,7 @@ func (s *Server) args() []string {
 		"--server-id=" + strconv.FormatUint(uint64(s.opts.ServerID), 10),
 	}
 	a = append(a, asUser()...)
-	if s.opts.Release == MariaDB1011 {
+	if s.opts.Release.ofSystem() {
 		a = append(a, "--lc-messages-dir=/usr/share/mysql") // others find theirs
 	}
 	if s.opts.LogBin {

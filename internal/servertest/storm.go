@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -21,6 +22,13 @@ import (
 type Storm struct {
 	stop    context.CancelFunc
 	workers errgroup.Group
+	steps   atomic.Int64
+}
+
+// Await returns when the storm has taken that many steps more, of one or a few
+// statements each.
+func (st *Storm) Await(ctx context.Context, steps int) error {
+	return await(ctx, "steps of the storm", steps, func() int { return int(st.steps.Load()) })
 }
 
 // stormEngines each have a worker of their own, in a database of its own.
@@ -57,7 +65,7 @@ func (s *Server) StartStorm(ctx context.Context, seed uint64, only ...string) (*
 			cancel()
 			return nil, fmt.Errorf("start storm: %w", err)
 		}
-		w := &stormWorker{server: s, conn: conn, engine: e.name, options: e.options, rand: rand.New(rand.NewPCG(seed, uint64(i))), db: "storm_" + e.name}
+		w := &stormWorker{storm: st, server: s, conn: conn, engine: e.name, options: e.options, rand: rand.New(rand.NewPCG(seed, uint64(i))), db: "storm_" + e.name}
 		st.workers.Go(func() error { return w.run(ctx) })
 	}
 	return st, nil
@@ -70,6 +78,7 @@ func (st *Storm) Stop() error {
 }
 
 type stormWorker struct {
+	storm   *Storm
 	server  *Server
 	conn    *sql.Conn
 	engine  string
@@ -101,6 +110,7 @@ func (w *stormWorker) run(ctx context.Context) error {
 		if err := step(work); err != nil {
 			return fmt.Errorf("storm of %s: %w", w.engine, err)
 		}
+		w.storm.steps.Add(1)
 		time.Sleep(time.Duration(w.rand.IntN(10)) * time.Millisecond)
 	}
 	return nil

@@ -53,7 +53,7 @@ func install(ctx context.Context, r Release, dir string, more []string) error {
 	args := []string{"--no-defaults", "--datadir=" + dir, "--tmpdir=" + filepath.Dir(dir), "--skip-name-resolve", "--innodb-log-file-size=8M"}
 	args = slices.Concat(args, asUser(), more)
 	cmd := exec.CommandContext(ctx, "mariadb-install-db", append(args, "--auth-root-authentication-method=normal", "--skip-test-db")...)
-	if r != MariaDB1011 {
+	if !r.ofSystem() {
 		if err := r.check(); err != nil {
 			return err
 		}

@@ -1,4 +1,4 @@
-package prepare
+package backupdir
 
 import (
 	"fmt"
@@ -8,13 +8,13 @@ import (
 	"github.com/xbstream/xbstream/format"
 )
 
-// dataFiles is the innodb_data_file_path of a server that is started on dir. A
+// DataFiles is the innodb_data_file_path of a server that is started on dir. A
 // server makes the files that the value names and that are not there, wherever
 // that is. So nothing of what came with a backup goes into it as it is: the names
 // are those of files that lie in dir, the sizes are theirs, and the only word
 // beside them is autoextend, behind the last one. Errors wrap format.ErrDamaged.
-func (o *origin) dataFiles(dir string) (string, error) {
-	files, err := o.server.SystemFiles()
+func (s *State) DataFiles(dir string) (string, error) {
+	files, err := s.Server.SystemFiles()
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", format.ErrDamaged, err)
 	}

@@ -1,6 +1,6 @@
 //go:build unix
 
-package prepare
+package backupdir
 
 import (
 	"io/fs"
@@ -14,11 +14,11 @@ import (
 	"github.com/xbstream/xbstream/format"
 )
 
-// giveToOwner gives what root made while it prepared dir to whom the backup
+// GiveToOwner gives what root made while it prepared dir to whom the backup
 // belongs, the owner of the state file: a server that runs as that user could
 // not open it. What others make is their own.
-func (o *origin) giveToOwner(dir string) error {
-	st, err := os.Lstat(filepath.Join(dir, o.checkpoints))
+func (s *State) GiveToOwner(dir string) error {
+	st, err := os.Lstat(filepath.Join(dir, s.checkpoints))
 	if os.Geteuid() != 0 || err != nil {
 		return nil // without a state file nobody can tell
 	}
@@ -35,7 +35,7 @@ func (o *origin) giveToOwner(dir string) error {
 			return err
 		}
 		switch {
-		case o.holds(rel):
+		case s.holds(rel):
 			return os.Lchown(filepath.Join(dir, rel), int(owner.Uid), int(owner.Gid))
 		case e.IsDir():
 			return fs.SkipDir
@@ -46,19 +46,19 @@ func (o *origin) giveToOwner(dir string) error {
 
 // holds says whether a name in the directory is of the backup. Others are
 // somebody's log, or a lost+found.
-func (o *origin) holds(rel string) bool {
+func (s *State) holds(rel string) bool {
 	db, _, inDatabase := strings.Cut(rel, "/")
 	if !inDatabase && slices.ContainsFunc(serverFiles, func(p string) bool { return strings.HasPrefix(rel, p) }) {
 		return true
 	}
-	return inDatabase || o.manifest != nil && slices.ContainsFunc(o.manifest.Files, func(f format.File) bool {
+	return inDatabase || s.Manifest != nil && slices.ContainsFunc(s.Manifest.Files, func(f format.File) bool {
 		return f.Path == rel || path.Dir(f.Path) == db
 	})
 }
 
 // serverFiles are how the names of those begin that a server makes beside the
 // databases.
-var serverFiles = []string{redoName, "ibdata", "undo", "aria_log"}
+var serverFiles = []string{RedoName, "ibdata", "undo", "aria_log"}
 
 // keepOwner gives a file to the owner of the one whose place it takes.
 func keepOwner(f *os.File, old fs.FileInfo) error {

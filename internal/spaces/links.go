@@ -1,4 +1,4 @@
-package prepare
+package spaces
 
 import (
 	"errors"
@@ -8,14 +8,17 @@ import (
 	"path/filepath"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/innodb"
 )
 
-// readLinks finds the tablespaces that extraction put where they were asked
+// ReadLinks finds the tablespaces that extraction put where they were asked
 // for, outside of the directory: those with a DATA DIRECTORY of which there is
-// only a link file. It makes all link files of a directory with a manifest; no
-// archive may hold one. Without a manifest (nil) there is nothing to find.
-func (tr *tree) readLinks(m *format.Manifest) error {
+// only a link file. Extraction makes all link files of a directory with a manifest;
+// no archive may hold one. Without a manifest (nil) there is nothing to find.
+// Errors wrap backupdir.ErrIncomplete if a file is not where its link says, and
+// backupdir.ErrDamaged if a link says what no server writes.
+func (tr *Tree) ReadLinks(m *format.Manifest) error {
 	if m == nil {
 		return nil
 	}
@@ -30,23 +33,10 @@ func (tr *tree) readLinks(m *format.Manifest) error {
 		if to == "" {
 			continue // the file is missed later
 		}
-		if tr.links == nil {
-			tr.links = map[string]string{}
+		if tr.Links == nil {
+			tr.Links = map[string]string{}
 		}
-		tr.links[f.Path] = to
-	}
-	return nil
-}
-
-// checkNotLinked refuses to export a directory of which some tables lie
-// elsewhere: their files for the import would not be found.
-func checkNotLinked(dir string, o *origin) error {
-	tr := newTree(dir, o.server.PageSize)
-	if err := tr.readLinks(o.manifest); err != nil {
-		return fmt.Errorf("export %s: %w", dir, err)
-	}
-	for rel, to := range tr.links {
-		return fmt.Errorf("export %s: %s is in %s; extract the backup again without mapping its tablespaces", dir, rel, to)
+		tr.Links[f.Path] = to
 	}
 	return nil
 }
@@ -68,7 +58,7 @@ func readLink(dir, rel string) (string, error) {
 	}
 	to, err := innodb.ParseLink(rel, content)
 	if err != nil {
-		return "", fmt.Errorf("%w: %w", err, ErrDamaged)
+		return "", fmt.Errorf("%w: %w", err, backupdir.ErrDamaged)
 	}
 	if err := mustBeRegular(to); err != nil {
 		return "", missing(err)
@@ -79,7 +69,7 @@ func readLink(dir, rel string) (string, error) {
 func mustBeRegular(path string) error {
 	st, err := os.Lstat(path)
 	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("%s is no regular file: %w", path, ErrDamaged)
+		err = fmt.Errorf("%s is no regular file: %w", path, backupdir.ErrDamaged)
 	}
 	return err
 }

@@ -1,4 +1,4 @@
-package prepare
+package backupdir
 
 import (
 	"errors"
@@ -39,12 +39,12 @@ func TestServersAreToldOfFilesThatAreThere(t *testing.T) {
 		"": "ibdata1:3M:autoextend",
 	} {
 		dir := foreignDir(t, options)
-		o, err := readOrigin(dir)
+		s, err := Read(dir)
 		if err != nil {
 			t.Errorf("%q: %v", options, err)
 			continue
 		}
-		if got, err := o.dataFiles(dir); err != nil || got != want {
+		if got, err := s.DataFiles(dir); err != nil || got != want {
 			t.Errorf("%q: %q, %v; want %q", options, got, err, want)
 		}
 	}
@@ -73,9 +73,9 @@ func TestHostileOptionFilesAreRefused(t *testing.T) {
 		"innodb_undo_tablespaces=1000000",
 	} {
 		dir := foreignDir(t, options)
-		o, err := readOrigin(dir)
+		s, err := Read(dir)
 		if err == nil {
-			_, err = o.dataFiles(dir)
+			_, err = s.DataFiles(dir)
 		}
 		if !errors.Is(err, format.ErrDamaged) {
 			t.Errorf("%q: error %v, want ErrDamaged", options, err)
@@ -97,11 +97,11 @@ func FuzzOptionFile(f *testing.F) {
 		if err := os.WriteFile(filepath.Join(dir, optionsName), []byte(options), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		o, err := readOrigin(dir)
+		s, err := Read(dir)
 		if err != nil {
 			return
 		}
-		got, err := o.dataFiles(dir)
+		got, err := s.DataFiles(dir)
 		if err != nil {
 			return
 		}

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package prepare
+package runserver
 
 import "syscall"
 

@@ -1,11 +1,11 @@
 //go:build unix
 
-package prepare
+package backupdir
 
 import "os"
 
-// syncDir makes names in dir durable.
-func syncDir(dir string) error {
+// SyncDir makes names in dir durable.
+func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
