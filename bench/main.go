@@ -35,6 +35,13 @@ type config struct {
 }
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == bareArg {
+		if err := bareLoop(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	var c config
 	flag.StringVar(&c.bin, "bin", "bin", "directory of xbsend and xbstream")
 	flag.Int64Var(&c.dataMB, "mb", 1024, "size of the data set in MiB")
@@ -106,6 +113,15 @@ func benchCached(ctx context.Context, c config) error {
 	b := backupOf(c, s)
 	b.peer = append(b.peer, "--innodb-flush-method=fsync")
 	if err := b.compareAway(ctx, c, ", flush method fsync"); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	// Of the same files: those of the databases and the system tablespace, not redo.
+	bare := pipeline{{self, bareArg, filepath.Join(s.Datadir(), "load")}, away}
+	if err := compare(ctx, c, "backup (peer: a bare loop that reads, sums and writes)", b.fresh, bare, pipeline{b.ours, away}); err != nil {
 		return err
 	}
 	return b.compareWhole(ctx, c, ", flush method fsync")

@@ -64,7 +64,7 @@ func TestChanges(t *testing.T) {
 		}
 		page := slices.Clone(k.page)
 		n, err := Apply(page, k.target, k.record)
-		if sum := crc32.Checksum(page, crc32.MakeTable(crc32.Castagnoli)); n != 1 || sum != k.sum || err != nil && !(errors.Is(err, ErrRecompress) && r.Type == redo.Insert) {
+		if sum := crc32.Checksum(page, crc32.MakeTable(crc32.Castagnoli)); n != 1 || sum != k.sum || err != nil {
 			t.Errorf("%v of space %v page %v: checksum %08x, want %08x, %v", r.Type, k.target.Space, k.target.Page, sum, k.sum, err)
 		}
 	}
@@ -187,12 +187,106 @@ func TestMalformedRecords(t *testing.T) {
 	}
 }
 
-func TestRecompressIsRefused(t *testing.T) {
-	body := []byte{1, 1, 0, 1, 0, 1, 0x80, 4, 6}
-	for _, typ := range []redo.Type{redo.ZipReorganize, redo.ZipPageCompressNoData} {
-		if _, err := Apply(filled(0), Target{Zip: true}, record(typ, body...)); !errors.Is(err, ErrRecompress) {
-			t.Errorf("%v: %v", typ, err)
+// TestRecompressedPages: a page that is compressed here holds the same rows, and
+// takes changes as the server's own does.
+func TestRecompressedPages(t *testing.T) {
+	n := 0
+	for _, k := range changes(t) {
+		if !k.target.Zip || !hasRows(k.page) {
+			continue
 		}
+		var p Page
+		p.Reset(slices.Clone(k.page), k.target)
+		if p.zip.open() != nil {
+			continue
+		}
+		want := slices.Clone(p.zip.frame)
+		if err := p.zip.pack(&p.zip.rows); err != nil {
+			t.Errorf("space %v page %v: %v", k.target.Space, k.target.Page, err)
+			continue
+		}
+		var again zipPage
+		again.reset(p.b, k.target)
+		if err := again.open(); err != nil {
+			t.Fatalf("space %v page %v: %v", k.target.Space, k.target.Page, err)
+		}
+		same(t, again.frame, want)
+		if again.logEnd != p.zip.logEnd || again.blobs != p.zip.blobs || again.nonempty {
+			t.Errorf("space %v page %v: log ends at %d, %d references; want %d, %d", k.target.Space, k.target.Page, again.logEnd, again.blobs, p.zip.logEnd, p.zip.blobs)
+		}
+		r, _, _ := redo.Next(k.record)
+		if r.Type == redo.ZipWriteBlobPtr || r.Type == redo.ZipPageCompress {
+			continue
+		}
+		n++
+		for i, page := range [][]byte{slices.Clone(k.page), p.b} {
+			if _, err := Apply(page, k.target, k.record); err != nil {
+				t.Fatalf("%v of space %v page %v: %v", r.Type, k.target.Space, k.target.Page, err)
+			}
+			if r.Type == redo.InitFilePage2 {
+				continue
+			}
+			var z zipPage
+			z.reset(page, k.target)
+			if err := z.open(); err != nil {
+				t.Fatalf("%v of space %v page %v: %v", r.Type, k.target.Space, k.target.Page, err)
+			}
+			if i == 0 {
+				want = slices.Clone(z.frame)
+			}
+			same(t, z.frame, want)
+		}
+	}
+	if n < 20 {
+		t.Errorf("%d changes to compressed pages", n)
+	}
+}
+
+// TestRoomForARow: the last row for which there is room in a compressed page leaves
+// the zero byte that ends the log, one more if its heap number takes one byte, and
+// what it does not need if it gets the room of a deleted one.
+func TestRoomForARow(t *testing.T) {
+	n := 0
+	for _, k := range changes(t) {
+		r, _, _ := redo.Next(k.record)
+		if !k.target.Zip || r.Type != redo.Insert {
+			continue
+		}
+		n++
+		var p Page
+		p.Reset(slices.Clone(k.page), k.target)
+		if err := p.zip.open(); err != nil {
+			t.Fatal(err)
+		}
+		z := &p.zip
+		room := func() int {
+			return z.storage() - z.dense()*apart(z.rows.leaf(), z.trx != 0) - externSize*z.blobs - z.logEnd
+		}
+		for taken := room() - 1; ; taken-- {
+			p.Reset(slices.Clone(k.page), k.target)
+			if err := z.open(); err != nil {
+				t.Fatal(err)
+			}
+			rows := z.dense()
+			z.logEnd += taken
+			if _, err := p.Run(k.record); err != nil {
+				t.Fatal(err)
+			}
+			if z.stale {
+				continue
+			}
+			most := 2
+			if z.dense() == rows {
+				most += slotSize + apart(z.rows.leaf(), z.trx != 0)
+			}
+			if left := room(); left < 1 || left > most {
+				t.Errorf("space %v page %v: %d bytes are left, at most %d", k.target.Space, k.target.Page, left, most)
+			}
+			break
+		}
+	}
+	if n == 0 {
+		t.Error("no rows for compressed pages")
 	}
 }
 

@@ -9,10 +9,11 @@
 //
 // A page of ROW_FORMAT=COMPRESSED is kept in two forms: as it lies in the file,
 // and expanded. A change is made to both; in the file it is appended to the
-// page's modification log. Nothing is compressed anew: if the server does that,
-// the record holds the whole page, unless innodb_log_compressed_pages is OFF.
-// Then two records say only that the page was compressed; the same bytes need the
-// same version of zlib, and ErrRecompress is returned.
+// page's modification log. If the server compresses the page, the record holds it
+// as a whole, unless innodb_log_compressed_pages is OFF: then two records say only
+// that this was done. The page is compressed here in that case. It has the same
+// rows and other bytes, which depend on the version of zlib, and it may not fit:
+// ErrRecompress.
 //
 // Promises: any bytes may be given as page and as records; what does not fit
 // gives ErrMalformed, never a panic, and leaves the page in any state.

@@ -112,11 +112,14 @@ func (p *Page) insertList(d *decoder) {
 // reorganize puts all rows in anew, in the order of the list, so that no room is
 // lost (InnoDB btr0btr.cc, btr_page_reorganize_low).
 func (p *Page) reorganize() {
-	x := &p.rows
-	if x.zip != nil {
-		x.bad = true // the server writes the whole page
+	if p.rows.zip != nil {
+		p.rows.bad = true // the server says so in another record
 		return
 	}
+	p.spread(&p.rows)
+}
+
+func (p *Page) spread(x *rows) {
 	p.spare = append(p.spare[:0], x.b...)
 	old := *x
 	old.b, old.row = p.spare, row{}

@@ -12,9 +12,10 @@ import (
 var (
 	// ErrMalformed means a record that does not fit the page it is for.
 	ErrMalformed = errors.New("redo record does not fit its page")
-	// ErrRecompress means a record that says no more than that the server has
-	// compressed the page anew.
-	ErrRecompress = errors.New("redo without the pages of ROW_FORMAT=COMPRESSED tables (innodb_log_compressed_pages=OFF)")
+	// ErrRecompress means a page of ROW_FORMAT=COMPRESSED that the server has
+	// compressed, of which the redo does not hold the result, and that does not fit
+	// when it is compressed here.
+	ErrRecompress = errors.New("page of a ROW_FORMAT=COMPRESSED table does not fit when compressed anew (innodb_log_compressed_pages=OFF)")
 )
 
 // Target says which page is being recovered.
@@ -50,13 +51,20 @@ func Apply(page []byte, t Target, log []byte) (int, error) {
 	return n, err
 }
 
-// Finish says whether the page in the file is what the records made of it. If not,
-// the error is ErrRecompress.
+// Finish makes sure that the page in the file is what the records made of it: one
+// of ROW_FORMAT=COMPRESSED may have to be compressed. The error is ErrRecompress if
+// it does not fit then.
 func (p *Page) Finish() error {
-	if p.zip.stale {
-		return ErrRecompress
+	if !p.zip.stale {
+		return nil
 	}
-	return nil
+	x := &p.zip.rows
+	err := p.zip.pack(x)
+	if errors.Is(err, ErrRecompress) {
+		p.spread(x) // without the room of deleted rows it may fit
+		err = p.zip.pack(x)
+	}
+	return err
 }
 
 // Run applies all records in log. It returns how many there were.
@@ -66,13 +74,20 @@ func (p *Page) Run(log []byte) (n int, err error) {
 		if err != nil {
 			return n, err
 		}
+		log = log[size:]
+		p.zip.packs = packed(log)
 		if err := p.Apply(&r); err != nil {
 			return n, fmt.Errorf("%v: %w", r.Type, err)
 		}
-		log = log[size:]
 		n++
 	}
 	return n, nil
+}
+
+// packed says whether the next record is that the page was compressed.
+func packed(log []byte) bool {
+	r, _, err := redo.Next(log)
+	return err == nil && (r.Type == redo.ZipPageCompressNoData || r.Type == redo.ZipCompressNoData8027)
 }
 
 func malformed(what string, args ...any) error {
@@ -115,7 +130,7 @@ func (p *Page) Apply(r *redo.Record) error {
 	case redo.ZipWriteNodePtr, redo.ZipWriteBlobPtr, redo.ZipWriteHeader, redo.ZipPageCompress:
 		return p.writeZip(r.Type, d)
 	case redo.ZipReorganize, redo.ZipReorganize8027, redo.ZipPageCompressNoData, redo.ZipCompressNoData8027:
-		return ErrRecompress
+		return p.recompress(r.Type == redo.ZipReorganize || r.Type == redo.ZipReorganize8027)
 	case redo.IndexLoad, redo.MultiEnd, redo.Dummy, redo.Test, redo.TableDynamicMeta, redo.FileCreate, redo.FileDelete, redo.FileRename, redo.FileExtend:
 		return nil // nothing for a page
 	default:

@@ -75,7 +75,7 @@ func (x *rows) putHeader(off, v int) {
 		x.bad = true
 	}
 	x.put16(off, v)
-	if x.zip != nil && !x.bad {
+	if x.zip != nil && !x.zip.stale && !x.bad {
 		binary.BigEndian.PutUint16(x.zip.b[off:], uint16(v))
 	}
 }

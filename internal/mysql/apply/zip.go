@@ -29,23 +29,26 @@ type zipPage struct {
 	// that it is up to date.
 	frame  []byte
 	opened bool
-	// stale says that b lacks a change, as it had no room.
+	// stale says that b is no longer kept up to date: the page must be compressed.
 	stale bool
+	// packs says that the next record is that the server compressed the page.
+	packs bool
 	// logEnd is where the log ends, nonempty that there is one; blobs is the
 	// number of references to what is stored elsewhere.
 	logEnd   int
 	nonempty bool
 	blobs    int
 
-	size  int // of frame
-	zlib  io.ReadCloser
-	plain []byte     // what the stream holds
-	heap  []int      // origins of all rows, in the order of the heap
-	index redo.Index // as the stream describes it
-	rows  rows       // of frame, with that index
-	trx   int        // number of DB_TRX_ID in that index, 0 for none
-	temp  []byte     // a row's header
-	gaps  []span
+	size        int // of frame
+	zlib        io.ReadCloser
+	plain       []byte     // what the stream holds
+	heap        []int      // origins of all rows, in the order of the heap
+	index       redo.Index // as the stream describes it, in the bytes of description
+	description []byte
+	rows        rows   // of frame, with that index
+	trx         int    // number of DB_TRX_ID in that index, 0 for none
+	temp        []byte // a row's header
+	gaps        []span
 }
 
 // In an entry of the dense directory.
@@ -114,7 +117,7 @@ func (z *zipPage) deleted(rec int) bool {
 
 // mark sets or clears a bit of a row's entry.
 func (z *zipPage) mark(x *rows, rec, bit int, on bool) {
-	if x.bad || !x.user(rec) {
+	if x.bad || z.stale || !x.user(rec) {
 		return
 	}
 	i := z.find(x, rec)

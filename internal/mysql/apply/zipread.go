@@ -13,7 +13,7 @@ import (
 // open expands the page (InnoDB zipdecompress.cc, page_zip_decompress_low).
 func (z *zipPage) open() error {
 	if z.stale {
-		return ErrRecompress
+		return nil
 	}
 	if z.opened {
 		return z.check()
@@ -117,7 +117,8 @@ func (z *zipPage) inflate() (used int, err error) {
 	if err != nil && err != io.EOF {
 		return 0, malformed("compressed page: %v", err)
 	}
-	if !z.describe(z.plain[:n]) {
+	z.description = append(z.description[:0], z.plain[:n]...)
+	if !z.describe(z.description) {
 		return 0, malformed("index of a compressed page")
 	}
 	n, err = io.ReadFull(z.zlib, z.plain)

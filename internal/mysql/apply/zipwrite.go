@@ -24,12 +24,19 @@ func (z *zipPage) reorganizes(x *rows, size int) bool {
 }
 
 // insert puts a row in after prev (InnoDB page0cur.cc, page_cur_insert_rec_zip).
+//
+// If there is no room, the server changes the expanded page only: a record that
+// follows has the page as it was compressed then, or says that it was. Once the
+// page in the file is not the server's, that record tells.
 func (z *zipPage) insert(x *rows, prev int, data []byte, extra int) {
 	size, leaf := len(data), x.leaf()
-	if !z.available(x, size, leaf) || z.reorganizes(x, size) {
-		// The server changes the expanded page only. A record that follows has the
-		// page as it was compressed with the row, or says that it was.
-		z.stale = true
+	full := z.packs
+	if !z.stale {
+		full = !z.available(x, size, leaf) || z.reorganizes(x, size)
+	}
+	if full {
+		z.stale, x.zip = true, nil
+		x.insertPlain(prev, data, extra)
 		return
 	}
 	start, heapNo, reused := z.reuse(x, size, extra, leaf)
@@ -98,6 +105,9 @@ func (z *zipPage) trxOf(x *rows) int {
 // the number of rows has grown already (InnoDB page0zip.cc,
 // page_zip_dir_add_slot).
 func (z *zipPage) addSlot(x *rows, leaf bool) {
+	if z.stale {
+		return
+	}
 	n := z.dense() - 1
 	dir := len(z.b) - slotSize*n
 	stored := dir - n*apart(leaf, x.index.Clustered())
@@ -120,7 +130,7 @@ func (z *zipPage) addSlot(x *rows, leaf bool) {
 // addEntry puts a row into the dense directory after prev. It shifts the entries
 // after it up to the one of the deleted row whose room was used, or all.
 func (z *zipPage) addEntry(x *rows, prev, rec int, reused bool) {
-	if x.bad {
+	if x.bad || z.stale {
 		return
 	}
 	at := 0
@@ -145,7 +155,7 @@ func (z *zipPage) addEntry(x *rows, prev, rec int, reused bool) {
 // (InnoDB page0zip.cc, page_zip_write_rec).
 func (z *zipPage) write(x *rows, rec int, r *row, create bool) {
 	leaf := x.leaf()
-	if x.bad {
+	if x.bad || z.stale {
 		return
 	}
 	z.mark(x, rec, zipDeleted, x.u8(rec-5)&infoDeleted != 0)
@@ -231,6 +241,9 @@ func (z *zipPage) referencesBefore(x *rows, rec int) (n int) {
 
 // writeSystem writes DB_TRX_ID and DB_ROLL_PTR, which are kept apart.
 func (z *zipPage) writeSystem(x *rows, rec int, data []byte) {
+	if z.stale {
+		return
+	}
 	heapNo := x.heapNo(rec)
 	if x.bad || !x.leaf() || heapNo < userHeap || heapNo >= x.heapCount() {
 		x.bad = true
@@ -243,6 +256,11 @@ func (z *zipPage) writeSystem(x *rows, rec int, data []byte) {
 // (InnoDB page0zip.cc, page_zip_dir_delete, page_zip_clear_rec).
 func (z *zipPage) free(x *rows, rec int, r *row) {
 	leaf := x.leaf()
+	if z.stale {
+		x.putHeader(pageRows, x.u16(pageRows)-1)
+		x.setInfo(rec, 0xFF, 0)
+		return
+	}
 	i := z.find(x, rec)
 	if x.bad {
 		return
