@@ -16,6 +16,7 @@ import (
 
 	"github.com/xbstream/xbstream/chunker"
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/internal/pause"
 	"github.com/xbstream/xbstream/redotail"
 	"github.com/xbstream/xbstream/server"
@@ -26,6 +27,8 @@ type Source interface {
 	server.Server
 	// Files finds the server's files.
 	Files(chunker.Layout) chunker.Discoverer
+	// ParseFlags reads the flags of a tablespace.
+	ParseFlags(flags uint32) (innodb.PageFormat, error)
 	// OpenRedo opens the redo log in dir at its newest checkpoint.
 	OpenRedo(ctx context.Context, dir string) (redotail.Log, error)
 }
@@ -271,7 +274,7 @@ func (b *run) stream(ctx context.Context, redo format.Redo) (*Summary, error) {
 	b.progress = to.Progress()
 	b.files = b.discoverer()
 	b.copy = &chunker.Copier{
-		Sink: b.out, PageSize: b.layout.InnoDB.PageSize, Parallel: b.Parallel, Rate: b.Rate,
+		Sink: b.out, PageSize: b.layout.InnoDB.PageSize, ParseFlags: b.source.ParseFlags, Parallel: b.Parallel, Rate: b.Rate,
 		Log: b.Log, Progress: b.progress.Add, Unused: b.unused,
 		Before: b.around(ctx, "before-copy"), After: b.around(ctx, "after-copy"),
 	}

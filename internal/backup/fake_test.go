@@ -327,6 +327,8 @@ func (l *fakeLocks) LockSeconds() float64   { return 1 }
 
 var errLost = errors.New("the locks are gone")
 
+func (f *fake) ParseFlags(flags uint32) (innodb.PageFormat, error) { return innodb.ParseFlags(flags) }
+
 // Redo.
 
 func (f *fake) OpenRedo(context.Context, string) (redotail.Log, error) {

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 
 	"github.com/xbstream/xbstream/chunker"
+	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/redotail"
 	"github.com/xbstream/xbstream/server"
 )
@@ -16,6 +17,8 @@ type Sender interface {
 	server.Dialect
 	// Files finds the files of a server with that layout.
 	Files(chunker.Layout) chunker.Discoverer
+	// ParseFlags reads the flags of a tablespace.
+	ParseFlags(flags uint32) (innodb.PageFormat, error)
 	// OpenRedo opens the redo log in dir at its newest checkpoint. One that the
 	// family cannot read is innodb.ErrUnsupportedLog.
 	OpenRedo(ctx context.Context, dir string) (redotail.Log, error)
@@ -54,6 +57,11 @@ func (d dialect) Attach(ctx context.Context, s *server.Session) (server.Server, 
 
 // Files finds the server's files.
 func (s Source) Files(l chunker.Layout) chunker.Discoverer { return s.family.Files(l) }
+
+// ParseFlags reads the flags of a tablespace.
+func (s Source) ParseFlags(flags uint32) (innodb.PageFormat, error) {
+	return s.family.ParseFlags(flags)
+}
 
 // OpenRedo opens the redo log in dir.
 func (s Source) OpenRedo(ctx context.Context, dir string) (redotail.Log, error) {

@@ -11,6 +11,7 @@ import (
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/families"
 	"github.com/xbstream/xbstream/internal/family"
+	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/internal/innodb/redolog"
 	"github.com/xbstream/xbstream/internal/servertest"
 	"github.com/xbstream/xbstream/redotail"
@@ -29,6 +30,7 @@ func (toy) Name() string                                                   { ret
 func (f toy) Recognises(server.Identity) bool                              { return f.takes }
 func (toy) Attach(context.Context, *server.Session) (server.Server, error) { return toyServer{}, nil }
 func (toy) Files(chunker.Layout) chunker.Discoverer                        { return nil }
+func (toy) ParseFlags(uint32) (innodb.PageFormat, error)                   { return innodb.PageFormat{}, nil }
 func (toy) OpenRedo(context.Context, string) (redotail.Log, error)         { return nil, errToy }
 func (toy) Redo() redolog.Dialect                                          { return nil }
 func (toy) RedoHead(*format.Backup) ([]byte, error)                        { return []byte("toy"), nil }

@@ -17,7 +17,6 @@ import (
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb/filename"
 	"github.com/xbstream/xbstream/internal/mysql"
-	"github.com/xbstream/xbstream/internal/mysql/files"
 	"github.com/xbstream/xbstream/internal/mysql/redo"
 	"github.com/xbstream/xbstream/internal/servertest"
 	"github.com/xbstream/xbstream/redotail"
@@ -193,7 +192,7 @@ func copyServer(t *testing.T, s *servertest.Server) (p server.Position, dir stri
 	}()
 
 	dir = filepath.Join(t.TempDir(), "copy")
-	copier := &chunker.Copier{Sink: &directory{dir: dir}, PageSize: l.InnoDB.PageSize, ParseFlags: files.ParseFlags}
+	copier := &chunker.Copier{Sink: &directory{dir: dir}, PageSize: l.InnoDB.PageSize, ParseFlags: mysql.Family{}.ParseFlags}
 	spaces, err := found.InnoDB(ctx)
 	check(t, err)
 	results, err := copier.CopyInnoDB(ctx, spaces)

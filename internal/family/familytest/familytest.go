@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"github.com/xbstream/xbstream/extract"
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/family"
+	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/redotail"
 	"github.com/xbstream/xbstream/server"
 )
@@ -167,6 +169,16 @@ func (s Suite) files(t *testing.T, live Live) {
 	}
 	if !slices.ContainsFunc(dirs, func(f format.File) bool { return f.Path == "contract" }) {
 		t.Errorf("directories: %v", dirs)
+	}
+	for _, f := range inno {
+		head := make([]byte, innodb.HeaderSize)
+		file, err := os.Open(f.Abs)
+		check(t, err)
+		_, err = io.ReadFull(file, head)
+		check(t, errors.Join(err, file.Close()))
+		if p, err := s.Family.ParseFlags(innodb.Flags(head)); f.Kind != format.KindSystem && (err != nil || p.Logical != 16<<10) {
+			t.Errorf("%s: %+v, %v", f.Rel, p, err)
+		}
 	}
 	for _, f := range slices.Concat(inno, others) {
 		if err := format.CheckName(f.Rel, false); err != nil || !filepath.IsAbs(f.Abs) {
