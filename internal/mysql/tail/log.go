@@ -141,6 +141,9 @@ func (l *Log) Close() error { return l.open.Close() }
 
 // Read implements redotail.Log.
 func (l *Log) Read(ctx context.Context) (redotail.Piece, error) {
+	if err := l.survey(time.Now()); err != nil {
+		return redotail.Piece{}, err
+	}
 	for {
 		more, err := l.fill(ctx)
 		if err != nil {
@@ -152,9 +155,6 @@ func (l *Log) Read(ctx context.Context) (redotail.Piece, error) {
 		}
 		if !more {
 			l.want = readMin
-			if err := l.survey(time.Now()); err != nil {
-				return redotail.Piece{}, err
-			}
 			return redotail.Piece{}, redotail.ErrTip
 		}
 	}
