@@ -15,7 +15,7 @@ TEST := go test -p 2 -timeout 45m
 # What runs in many goroutines. Left out are sweeps over damage, which take
 # minutes under the race detector and start the same goroutines as the others,
 # and further cases of the same recovery.
-CONCURRENT := ./format ./extract ./redotail ./chunker ./server/... ./prepare ./internal/runserver ./internal/backup ./internal/mariadb/... ./internal/innodb/...
+CONCURRENT := ./format ./extract ./redotail ./chunker ./server/... ./prepare ./internal/runserver ./internal/backup ./internal/mariadb/... ./internal/mysql/source ./internal/mysql/tail ./internal/innodb/...
 RACE_SKIP := TestDamageSweep|TestSelectionOfDamagedArchive|TestErrorBelowTheEncryptionIsNotCalledDamage|TestCutSealedArchiveIsRefused|TestRun/damage|TestFeed/damage
 RACE_SKIP := $(RACE_SKIP)|TestPeer/(16k,_crc32|4k|8k|32k|64k|two|prepared)|TestPreparedByTheServer|TestFeed/not_used/(what|from|closed|nothing)|TestServerHangs
 
