@@ -372,6 +372,14 @@ func TestRefusesOtherLogs(t *testing.T) {
 	if _, err := Open(t.Context(), disabled.dir); !errors.Is(err, innodb.ErrUnsupportedLog) {
 		t.Errorf("redo is disabled: %v", err)
 	}
+	later := newWriter(t)
+	l := later.open()
+	later.flags = ondisk.NoLogging
+	later.file()
+	l.looked = time.Time{} // it is looked at every second
+	if _, err := l.Read(t.Context()); !errors.Is(err, innodb.ErrUnsupportedLog) {
+		t.Errorf("redo is disabled while the log is read: %v", err)
+	}
 	encrypted := newWriter(t)
 	f, err := os.OpenFile(encrypted.path(7), os.O_WRONLY, 0)
 	check(t, err)
