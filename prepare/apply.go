@@ -251,10 +251,10 @@ func (w *worker) readPages(t *spaces.Tablespace, pages []pageChain, buf []byte, 
 	return nil
 }
 
-// needed returns how many of the pages redo changes, but does not make anew.
+// needed returns how many of the pages redo changes, but does not replace.
 func (w *worker) needed(t *spaces.Tablespace, pages []pageChain) (n int) {
 	for _, p := range pages {
-		if r, _, ok := w.first(t, p); ok && !w.dialect.MakesPage(r.records) {
+		if r, _, ok := w.first(t, p); ok && !w.dialect.Replaces(r.records) {
 			n++
 		}
 	}
@@ -303,7 +303,7 @@ func (w *worker) applyPage(t *spaces.Tablespace, p pageChain, page []byte) (chan
 	}
 	have := format.LSN(0)
 	w.algorithm = innodb.AlgorithmNone
-	if !w.dialect.MakesPage(r.records) {
+	if !w.dialect.Replaces(r.records) {
 		if err := w.admit(t, p.key.page(), page); err != nil {
 			return false, fail(0, err)
 		}
@@ -311,18 +311,21 @@ func (w *worker) applyPage(t *spaces.Tablespace, p pageChain, page []byte) (chan
 			return false, fail(0, fmt.Errorf("its LSN %v is after the backup's end %v: %w", have, w.end, ErrDamaged))
 		}
 	}
-	target := redolog.Target{Space: t.ID, Page: p.key.page(), Zip: t.Pages.Zip}
+	open := w.dialect.Open(page, redolog.Target{Space: t.ID, Page: p.key.page(), Zip: t.Pages.Zip, Logical: t.Pages.Logical})
 	last, records := format.LSN(0), 0
 	for ; ok; r, ok = rest.next() {
 		if r.start < have {
 			continue
 		}
-		n, err := w.dialect.Apply(page, target, r.records)
+		n, err := open.Apply(r.records)
 		if err != nil {
-			return false, fail(r.at, fmt.Errorf("%w: %w", err, ErrDamaged))
+			return false, fail(r.at, fmt.Errorf("%w: %w", errors.Join(err, open.Close()), ErrDamaged))
 		}
 		records += n
 		last = r.end
+	}
+	if err := open.Close(); err != nil {
+		return false, fail(last, fmt.Errorf("%w: %w", err, ErrDamaged))
 	}
 	if last == 0 {
 		return false, nil
@@ -446,12 +449,16 @@ func (p *preparation) learnFormat(t *spaces.Tablespace) error {
 	if !p.log.dialect.MakesPage(r.records) {
 		return fail(fmt.Errorf("its redo does not start with INIT_PAGE: %w", ErrIncomplete))
 	}
+	open := p.log.dialect.Open(page, redolog.Target{Space: t.ID})
 	for ok := true; ok; r, ok = rest.next() {
-		if _, err := p.log.dialect.Apply(page, redolog.Target{Space: t.ID}, r.records); err != nil {
-			return fail(fmt.Errorf("LSN %v: %w: %w", r.at, err, ErrDamaged))
+		if _, err := open.Apply(r.records); err != nil {
+			return fail(fmt.Errorf("LSN %v: %w: %w", r.at, errors.Join(err, open.Close()), ErrDamaged))
 		}
 	}
-	var err error
+	err := open.Close()
+	if err != nil {
+		return fail(fmt.Errorf("%w: %w", err, ErrDamaged))
+	}
 	if t.Pages, err = innodb.ParseFlags(innodb.Flags(page)); err != nil {
 		return fail(fmt.Errorf("%w: %w", err, ErrDamaged))
 	}

@@ -183,11 +183,13 @@ func FuzzGather(f *testing.F) {
 		g.batch.pages.all(func(k pageKey, i int) {
 			page := make([]byte, 4096)
 			w := g.batch.runs(g.batch.chains[i])
+			open := g.dialect.Open(page, redolog.Target{Space: k.space(), Page: k.page()})
+			defer open.Close()
 			for r, ok := w.next(); ok; r, ok = w.next() {
 				if !bytes.Contains(records, r.records) {
 					t.Fatalf("run %x is not in %x", r.records, records)
 				}
-				if _, err := g.dialect.Apply(page, redolog.Target{Space: k.space(), Page: k.page()}, r.records); err != nil {
+				if _, err := open.Apply(r.records); err != nil {
 					break
 				}
 			}

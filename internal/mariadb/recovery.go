@@ -31,6 +31,10 @@ func (recovery) ReadHead(head []byte) (redolog.Head, error) {
 	return redolog.Head{FirstLSN: h.FirstLSN, Checkpoint: start.LSN, CheckpointEnd: start.EndLSN, Encrypted: h.Encrypted(), Creator: h.Creator}, nil
 }
 
+func (recovery) Position(lsn format.LSN) (redolog.Position, bool) { return redolog.Position(lsn), true }
+
+func (recovery) LSN(p redolog.Position) format.LSN { return format.LSN(p) }
+
 // emptySize is the size of a FILE_CHECKPOINT.
 const emptySize = 16
 
@@ -71,11 +75,21 @@ func (recovery) Run(run []byte) (redolog.Run, error) {
 	return r, err
 }
 
-func (recovery) Apply(page []byte, t redolog.Target, run []byte) (int, error) {
-	return apply.Apply(page, t, run)
+func (recovery) Open(page []byte, t redolog.Target) redolog.Page { return &openPage{page, t} }
+
+// openPage implements redolog.Page.
+type openPage struct {
+	page   []byte
+	target redolog.Target
 }
 
+func (p *openPage) Apply(run []byte) (int, error) { return apply.Apply(p.page, p.target, run) }
+
+func (p *openPage) Close() error { return nil }
+
 func (recovery) MakesPage(run []byte) bool { return redo.RecordType(run[0]&0x70) == redo.InitPage }
+
+func (d recovery) Replaces(run []byte) bool { return d.MakesPage(run) }
 
 func (recovery) File(run []byte) (redolog.FileRecord, error) {
 	walk := redo.NewRecords(run)

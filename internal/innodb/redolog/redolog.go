@@ -34,6 +34,10 @@ type Dialect interface {
 	// ReadHead reads a head. The error says what is wrong with it, or names the
 	// kind of log that it is of.
 	ReadHead(head []byte) (Head, error)
+	// Position returns where in a log an LSN is; ok is false if nothing can start
+	// or end there. LSN is the reverse.
+	Position(lsn format.LSN) (p Position, ok bool)
+	LSN(p Position) format.LSN
 	// EmptyLog is a log without redo that ends at an LSN, from which a server
 	// starts that is to begin there; EmptySize is how many bytes follow its head.
 	EmptyLog(end format.LSN, creator string) []byte
@@ -47,11 +51,12 @@ type Dialect interface {
 
 	// Run looks into the first record of a run.
 	Run(run []byte) (Run, error)
-	// Apply applies a run to its page and returns the number of its records. The
-	// page's LSN is left alone.
-	Apply(page []byte, t Target, run []byte) (records int, err error)
-	// MakesPage says whether a run starts by making its page anew.
+	// Open starts to recover a page, which is changed in place.
+	Open(page []byte, t Target) Page
+	// MakesPage says whether a run starts by making its page anew; Replaces, whether
+	// it also does not matter then what LSN the page has in the file.
 	MakesPage(run []byte) bool
+	Replaces(run []byte) bool
 	// File reads a run that is a file record.
 	File(run []byte) (FileRecord, error)
 	// Files returns the file records of a mini-transaction.
@@ -62,6 +67,22 @@ type Dialect interface {
 	Hide(records []byte, hidden func(format.SpaceID) bool) (changed bool, err error)
 	// Traces returns an empty collection of what an encrypted log shows.
 	Traces() Traces
+}
+
+// Position counts the bytes of a log, as a backup keeps it, from a place that the
+// family chooses: where LSNs count other bytes, too, as those of log blocks, an LSN
+// does not say where in the file something is. Positions are in the order of LSNs.
+type Position uint64
+
+// Page is a page that is being recovered. It is used by one goroutine.
+type Page interface {
+	// Apply applies a run and returns the number of its records. The page's LSN is
+	// left alone. After an error, nothing but Close may be called.
+	Apply(run []byte) (records int, err error)
+	// Close ends the recovery of the page. The error says that it cannot be
+	// recovered, although each run was applied. The Page must not be used
+	// afterwards.
+	Close() error
 }
 
 // Head is what the head of a log says.
@@ -110,6 +131,7 @@ const (
 	Makes                  // the page is made anew, then changed
 	Frees                  // the page is no longer in use
 	Trims                  // the tablespace ends before the page
+	Keeps                  // no page: the record must be in the log that is left
 )
 
 // Target says which page is being recovered.
@@ -118,6 +140,9 @@ type Target struct {
 	Page  format.PageNo
 	// Zip marks a page of a ROW_FORMAT=COMPRESSED tablespace.
 	Zip bool
+	// Logical is innodb_page_size, the size of a page of such a tablespace once it is
+	// expanded; 0 where that does not matter.
+	Logical int
 }
 
 // FileOp is what happened to the file of a tablespace.

@@ -1,0 +1,144 @@
+package apply
+
+import (
+	"encoding/binary"
+
+	"github.com/xbstream/xbstream/internal/mysql/redo"
+)
+
+// insert puts a row in after another one. Of the row, only what differs from that
+// one is in the record, if it says so (InnoDB page0cur.cc,
+// page_cur_parse_insert_rec).
+func (p *Page) insert(d *decoder, prev int) {
+	x := &p.rows
+	n := d.size()
+	literal := n >> 1
+	var info, extra, same int
+	if n&1 != 0 {
+		info, extra, same = d.u8(), d.size(), d.size()
+	} else {
+		r := x.look(prev)
+		info, extra, same = x.infoAndStatus(prev), r.extra, r.size()-literal
+	}
+	p.row = append(p.row[:0], x.bytes(x.startOf(prev), same)...)
+	p.row = append(p.row, d.take(literal)...)
+	if x.bad || d.failed || extra < x.f.extra || extra > len(p.row) {
+		x.bad = true
+		return
+	}
+	at := &p.row[extra-x.f.info]
+	*at = *at&^infoMask | byte(info&infoMask)
+	if x.compact {
+		at := &p.row[extra-3]
+		*at = *at&^statusMask | byte(info&statusMask)
+	}
+	x.insert(prev, p.row, extra)
+}
+
+// infoAndStatus are the info bits of a row, and its status if it is COMPACT.
+func (x *rows) infoAndStatus(rec int) int {
+	info := x.u8(rec-x.f.info) & infoMask
+	if x.compact {
+		info |= x.u8(rec-3) & statusMask
+	}
+	return info
+}
+
+// startOf returns where a row's header starts.
+func (x *rows) startOf(rec int) int { return rec - x.look(rec).extra }
+
+// bytes returns n bytes of the page, none if they are not there.
+func (x *rows) bytes(off, n int) []byte {
+	if n == 0 || !x.in(off, n) {
+		return nil
+	}
+	return x.b[off : off+n]
+}
+
+// insert puts a row in after prev. extra is the size of its header.
+func (x *rows) insert(prev int, data []byte, extra int) {
+	if x.zip != nil {
+		x.zip.insert(x, prev, data, extra)
+		return
+	}
+	x.insertPlain(prev, data, extra)
+}
+
+// insertPlain puts a row into a page that is not compressed. If the first deleted
+// row has room enough, its room is used; others are not tried (InnoDB page0cur.cc,
+// page_cur_insert_rec_low).
+func (x *rows) insertPlain(prev int, data []byte, extra int) {
+	size := len(data)
+	var start, heapNo int
+	free := x.u16(pageFree)
+	if free != 0 {
+		if r := x.look(free); r.size() >= size {
+			start = free - r.extra
+			heapNo = x.reuse(free, size)
+		}
+	}
+	if start == 0 {
+		start, heapNo = x.fromHeap(size)
+	}
+	if start < x.f.heapStart || !x.in(start, size) {
+		x.bad = true
+		return
+	}
+	copy(x.b[start:], data)
+	rec := start + extra
+	x.inserted(rec, prev, heapNo)
+	x.noteInsert(rec, prev)
+	x.own(rec)
+}
+
+// insertList puts rows at the end of the list, into a page that was just made
+// (InnoDB page0cur.cc, page_parse_copy_rec_list_to_created_page).
+func (p *Page) insertList(d *decoder) {
+	x := &p.rows
+	n := int(d.u32())
+	if n < 0 || n > redo.MaxMTR {
+		d.failed = true
+	}
+	list := &decoder{b: d.take(n)}
+	for len(list.b) > 0 && !x.bad && !list.failed {
+		p.insert(list, x.last())
+	}
+	d.failed = d.failed || list.failed
+	x.putHeader(pageLastInsert, 0)
+	x.putHeader(pageDirection, directionNone)
+	x.putHeader(pageSameDir, 0)
+}
+
+// reorganize puts all rows in anew, in the order of the list, so that no room is
+// lost (InnoDB btr0btr.cc, btr_page_reorganize_low).
+func (p *Page) reorganize() {
+	if p.rows.zip != nil {
+		p.rows.bad = true // the server says so in another record
+		return
+	}
+	p.spread(&p.rows)
+}
+
+func (p *Page) spread(x *rows) {
+	p.spare = append(p.spare[:0], x.b...)
+	old := *x
+	old.b, old.row = p.spare, row{}
+	createRows(x.b, binary.BigEndian.Uint16(p.spare[filType:]), x.compact)
+	rec, prev := old.next(x.f.infimum), x.f.infimum
+	for range old.heapCount() {
+		if rec == x.f.supremum || x.bad || old.bad {
+			break
+		}
+		r := old.look(rec)
+		data := old.bytes(rec-r.extra, r.size())
+		x.insertPlain(prev, data, r.extra)
+		prev = x.u16(pageLastInsert)
+		rec = old.next(rec)
+	}
+	if rec != x.f.supremum || old.bad {
+		x.bad = true
+	}
+	if old.leaf() && !x.index.Clustered() {
+		copy(x.b[pageMaxTrx:pageLevel], p.spare[pageMaxTrx:pageLevel])
+	}
+}

@@ -1,0 +1,141 @@
+package apply
+
+import (
+	"encoding/binary"
+
+	"github.com/xbstream/xbstream/internal/mysql/redo"
+)
+
+// keepSystem says that DB_TRX_ID and DB_ROLL_PTR are not written (InnoDB
+// btr0cur.h, BTR_KEEP_SYS_FLAG).
+const keepSystem = 4
+
+// systemColumns are the values of DB_TRX_ID and DB_ROLL_PTR in a record.
+type systemColumns struct {
+	at   int // number of DB_TRX_ID in the index
+	data [trxIDSize + rollPtrSize]byte
+}
+
+func (d *decoder) systemColumns() (s systemColumns) {
+	s.at = d.size()
+	roll := d.take(rollPtrSize)
+	var trx [8]byte
+	binary.BigEndian.PutUint64(trx[:], d.number64())
+	copy(s.data[copy(s.data[:], trx[8-trxIDSize:]):], roll)
+	return s
+}
+
+// markClustered sets or clears the delete mark of a row of a clustered index
+// (InnoDB btr0cur.cc, btr_cur_parse_del_mark_set_clust_rec).
+func (x *rows) markClustered(d *decoder) {
+	flags, on := d.u8(), d.u8() != 0
+	system := d.systemColumns()
+	rec := d.u16()
+	if d.failed {
+		return
+	}
+	x.setDeleted(rec, on)
+	if flags&keepSystem == 0 {
+		x.writeSystem(rec, system)
+	}
+}
+
+// writeSystem writes DB_TRX_ID and DB_ROLL_PTR.
+func (x *rows) writeSystem(rec int, s systemColumns) {
+	f := x.find(rec, x.look(rec), s.at)
+	if f == nil || !x.in(rec+int(f.start), len(s.data)) {
+		x.bad = true
+		return
+	}
+	copy(x.b[rec+int(f.start):], s.data[:])
+	if x.zip != nil {
+		x.zip.writeSystem(x, rec, s.data[:])
+	}
+}
+
+// update changes fields of a row whose sizes stay (InnoDB btr0cur.cc,
+// btr_cur_parse_update_in_place; row0upd.cc, row_upd_rec_in_place).
+func (x *rows) update(d *decoder) {
+	flags := d.u8()
+	system := d.systemColumns()
+	rec := d.u16()
+	info, n := d.u8(), d.size()
+	if d.failed || !x.user(rec) {
+		d.failed = true
+		return
+	}
+	if flags&keepSystem == 0 {
+		x.writeSystem(rec, system)
+	}
+	const kept = infoVersioned | infoInstant
+	x.setInfo(rec, infoMask&^kept, info&infoMask&^kept)
+	r := x.look(rec)
+	for ; n > 0 && !d.failed && !x.bad; n-- {
+		x.updateField(rec, r, d)
+	}
+	if x.zip != nil && !d.failed {
+		x.zip.write(x, rec, r, false)
+	}
+}
+
+// firstVirtual is added to the number of a virtual column (InnoDB row0upd.cc,
+// row_upd_index_parse). Rows of a clustered index have none.
+const firstVirtual = redo.MaxFields
+
+func (x *rows) updateField(rec int, r *row, d *decoder) {
+	i, size := int(d.number()), d.number()
+	var data []byte
+	if size != redo.NullLength {
+		data = d.take(int(size))
+	}
+	if d.failed || i >= firstVirtual {
+		return
+	}
+	f := x.find(rec, r, i)
+	if f == nil {
+		x.bad = true
+		return
+	}
+	null := size == redo.NullLength
+	if null != f.null && x.compact || !null && len(data) != int(f.end-f.start) {
+		x.bad = true
+		return
+	}
+	if !x.compact && null != f.null {
+		x.setNull(rec, r, f, null)
+	}
+	at := rec + int(f.start)
+	switch {
+	case !x.in(at, int(f.end-f.start)):
+	case !null:
+		copy(x.b[at:], data)
+	case !x.compact:
+		clear(x.b[at : rec+int(f.end)])
+	}
+}
+
+// setNull changes the bit of a field of a REDUNDANT row, whose room stays.
+func (x *rows) setNull(rec int, r *row, f *field, null bool) {
+	first := rec - redundantFormat.extra
+	if x.u8(rec-redundantFormat.info)&infoVersioned != 0 {
+		first--
+	}
+	for i := range r.fields {
+		if &r.fields[i] != f {
+			continue
+		}
+		at := first - 2*(i+1)
+		bit := byte(0x80) // the upper byte has it in either form
+		if x.u8(rec-3)&1 != 0 {
+			at = first - (i + 1)
+		}
+		if x.in(at, 1) {
+			x.b[at] &^= bit
+			if null {
+				x.b[at] |= bit
+			}
+		}
+		f.null = null
+		return
+	}
+}

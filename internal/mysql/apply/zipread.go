@@ -1,0 +1,407 @@
+package apply
+
+import (
+	"bytes"
+	"compress/zlib"
+	"encoding/binary"
+	"io"
+	"slices"
+
+	"github.com/xbstream/xbstream/internal/mysql/redo"
+)
+
+// open expands the page (InnoDB zipdecompress.cc, page_zip_decompress_low).
+func (z *zipPage) open() error {
+	if z.stale {
+		return nil
+	}
+	if z.opened {
+		return z.check()
+	}
+	if len(z.b) > z.size || len(z.b) < pageData+slotSize || !hasRows(z.b) {
+		return malformed("page of %d bytes has no rows", len(z.b))
+	}
+	z.frame = slices.Grow(z.frame[:0], z.size)[:z.size]
+	clear(z.frame)
+	copy(z.frame, z.b[:pageData])
+	x := &z.rows
+	x.open(z.frame, &z.index)
+	dense := z.dense()
+	if !x.compact || dense < 0 || z.live() > dense || dense*slotSize > len(z.b)-pageData {
+		return malformed("compressed page with %d rows", dense)
+	}
+	if err := z.expand(x, dense); err != nil {
+		return err
+	}
+	z.opened = true
+	return nil
+}
+
+// check says whether the parts of an opened page still fit together: a record may
+// have written anything to its header.
+func (z *zipPage) check() error {
+	low := z.storage() - z.dense()*apart(z.rows.leaf(), z.trx != 0) - externSize*z.blobs
+	if !hasRows(z.b) || z.dense() < 0 || z.live() > z.dense() || z.logEnd >= low {
+		return malformed("header of a compressed page")
+	}
+	return nil
+}
+
+func (z *zipPage) expand(x *rows, dense int) error {
+	z.openDirectory(x, dense)
+	used, err := z.inflate()
+	if err != nil {
+		return err
+	}
+	leaf := x.leaf()
+	room := dense * (slotSize + apart(leaf, z.trx != 0))
+	if x.bad || pageData+used+room >= len(z.b) {
+		return malformed("compressed rows of %d bytes", used)
+	}
+	count := z.fill(x, leaf)
+	z.replay(x, z.b[pageData+used:len(z.b)-room], leaf, count)
+	z.logEnd += pageData + used
+	z.restore(x, leaf)
+	z.link(x, leaf)
+	if x.bad {
+		return malformed("compressed rows lead outside the page")
+	}
+	return nil
+}
+
+// openDirectory makes the directory, infimum and supremum, and lists the rows by
+// their place.
+func (z *zipPage) openDirectory(x *rows, dense int) {
+	copy(z.frame[pageData:], compactFormat.system)
+	z.heap = z.heap[:0]
+	slot := 0
+	put := func(rec int) {
+		x.put16(x.slotAt(slot), rec)
+		slot++
+	}
+	put(compactFormat.infimum)
+	for i := range dense {
+		v := z.entry(i)
+		rec := v & zipOffset
+		if rec < compactFormat.heapStart+compactFormat.extra || rec > len(z.frame)-trailer || i >= z.live() && v != rec {
+			x.bad = true
+			return
+		}
+		z.heap = append(z.heap, rec)
+		if v&zipOwned != 0 && i < z.live() {
+			put(rec)
+		}
+	}
+	put(compactFormat.supremum)
+	slices.Sort(z.heap)
+	if slot != x.u16(pageSlots) {
+		x.bad = true
+	}
+}
+
+// inflate reads the stream: the description of the index, which ends at a flush,
+// and all that follows. It returns how long the stream is.
+func (z *zipPage) inflate() (used int, err error) {
+	src := bytes.NewReader(z.b[pageData:])
+	if z.zlib == nil {
+		z.zlib, err = zlib.NewReader(src)
+	} else {
+		err = z.zlib.(zlib.Resetter).Reset(src, nil)
+	}
+	if err != nil {
+		return 0, malformed("compressed page: %v", err)
+	}
+	// A Read gives what there is when the writer flushed.
+	z.plain = slices.Grow(z.plain[:0], z.size)[:z.size]
+	n, err := z.zlib.Read(z.plain)
+	if err != nil && err != io.EOF {
+		return 0, malformed("compressed page: %v", err)
+	}
+	z.description = append(z.description[:0], z.plain[:n]...)
+	if !z.describe(z.description) {
+		return 0, malformed("index of a compressed page")
+	}
+	n, err = io.ReadFull(z.zlib, z.plain)
+	if err != io.EOF && err != io.ErrUnexpectedEOF {
+		return 0, malformed("compressed page: more than %d bytes: %v", z.size, err)
+	}
+	if _, err := z.zlib.Read(make([]byte, 1)); err != io.EOF {
+		return 0, malformed("compressed page: %v", err)
+	}
+	z.plain = z.plain[:n]
+	return int(src.Size()) - src.Len(), nil
+}
+
+// describe reads the description of the index: the length of each column, of a
+// run of columns that have a fixed one and are not NULL together, and then the
+// number of DB_TRX_ID on a leaf, of columns that may be NULL elsewhere (InnoDB
+// page0zip.cc, page_zip_fields_encode).
+func (z *zipPage) describe(b []byte) bool {
+	next := func() (v int, long bool) {
+		v, b = int(b[0]), b[1:]
+		if long = v&0x80 != 0; long && len(b) > 0 {
+			v, b = v&0x7F<<8|int(b[0]), b[1:]
+		}
+		return v, long
+	}
+	z.index = redo.Index{Compact: true, Fields: z.index.Fields[:0]}
+	last := 0
+	for first := true; len(b) > 0; first = false {
+		v, long := next()
+		if !first {
+			z.index.Fields = append(z.index.Fields, zipField(last&0xFFFF, last>>16 != 0))
+		}
+		if last = v; long {
+			last |= 1 << 16
+		}
+	}
+	n := len(z.index.Fields)
+	last &= 0xFFFF
+	z.index.Unique, z.rows.nullables, z.trx = n, -1, 0
+	if binary.BigEndian.Uint16(z.b[pageLevel:]) != 0 {
+		z.rows.nullables = last
+	} else {
+		z.trx = last
+	}
+	return n > 0 && n <= redo.MaxFields && (z.rows.nullables >= 0 && last <= redo.MaxFields || last < n)
+}
+
+func zipField(v int, long bool) redo.Field {
+	f := redo.Field{Nullable: v&1 == 0}
+	switch {
+	case long || v >= 2 && v < 126:
+		f.Fixed = v >> 1
+	case v >= 126:
+		f.Big = true
+	}
+	return f
+}
+
+// spread copies a stream to where its parts belong.
+type spread struct {
+	x    *rows
+	rest []byte
+	out  int
+}
+
+// until copies up to an offset, or as much as there is.
+func (s *spread) until(to int) {
+	if to < s.out || !s.x.in(s.out, to-s.out) {
+		s.x.bad = true
+		return
+	}
+	n := copy(s.x.b[s.out:to], s.rest)
+	s.out, s.rest = s.out+n, s.rest[n:]
+}
+
+// fill spreads the rows of the stream over the heap, and returns how many rows
+// the page had when it was compressed.
+func (z *zipPage) fill(x *rows, leaf bool) (count int) {
+	s := &spread{x, z.plain, compactFormat.heapStart}
+	for _, rec := range z.heap {
+		s.until(rec - compactFormat.extra)
+		if s.out != rec-compactFormat.extra || x.bad {
+			break // the page has got more rows since
+		}
+		z.setHeapNo(x, rec, count, leaf)
+		s.out = rec
+		count++
+		if len(s.rest) == 0 {
+			break
+		}
+		z.fillRow(s, rec, leaf)
+	}
+	// The last row may lie in the room of a longer one.
+	s.until(min(s.out+len(s.rest), max(s.out, x.u16(pageHeapTop))))
+	end := x.dirEnd()
+	if len(s.rest) > 0 || s.out > end || !x.in(s.out, end-s.out) {
+		x.bad = true
+		return 0
+	}
+	clear(x.b[s.out:end])
+	return count
+}
+
+// fillRow copies the data of a row, but for what is kept apart. The data of leaves
+// of secondary indexes has no gaps: it comes with what is before the next row.
+func (z *zipPage) fillRow(s *spread, rec int, leaf bool) {
+	if leaf && z.trx == 0 {
+		return
+	}
+	r := s.x.look(rec)
+	kept := z.kept(r, leaf, z.trx0())
+	if !sound(r, kept) {
+		s.x.bad = true
+		return
+	}
+	for _, k := range kept {
+		if s.until(rec + k.from); s.out != rec+k.from {
+			s.x.bad = true
+			return
+		}
+		s.out = rec + k.to
+	}
+	s.until(rec + r.data)
+}
+
+// setHeapNo writes heap number and status of the row that comes next.
+func (z *zipPage) setHeapNo(x *rows, rec, i int, leaf bool) {
+	status := statusOrdinary
+	if !leaf {
+		status = statusNodePtr
+	}
+	x.put16(rec-compactFormat.heapNo, (i+userHeap)<<3|status)
+}
+
+// replay applies the log of changes (InnoDB zipdecompress.cc,
+// page_zip_apply_log).
+func (z *zipPage) replay(x *rows, log []byte, leaf bool, count int) {
+	d := &decoder{b: log}
+	for !x.bad {
+		at := len(log) - len(d.b)
+		v := d.u8()
+		if v == 0 {
+			z.logEnd, z.nonempty = at, at > 0
+			break
+		}
+		if v&0x80 != 0 {
+			v = v&0x7F<<8 | d.u8()
+		}
+		i := v>>1 - 1
+		if d.failed || i < 0 || i >= len(z.heap) || i > count {
+			x.bad = true
+			return
+		}
+		if i == count {
+			count++
+		}
+		rec := z.heap[i]
+		z.setHeapNo(x, rec, i, leaf)
+		if v&1 != 0 {
+			r := x.look(rec)
+			if x.in(rec, r.data) {
+				clear(x.b[rec : rec+r.data])
+			}
+			continue
+		}
+		z.replayRow(x, rec, d, leaf)
+	}
+	if d.failed {
+		x.bad = true
+	}
+}
+
+// replayRow copies a row from the log. Its header is there in reverse.
+func (z *zipPage) replayRow(x *rows, rec int, d *decoder, leaf bool) {
+	const longest = 1<<12 - 64
+	head := d.b[:min(len(d.b), longest)]
+	z.temp = slices.Grow(z.temp[:0], 2*longest)[:2*longest]
+	origin := len(z.temp) - trailer
+	copy(z.temp[origin-5:], x.b[rec-5:rec])
+	z.temp[origin-5] = 0
+	at := origin - 5
+	for i, c := range head {
+		z.temp[at-1-i] = c
+	}
+	y := *x
+	y.b = z.temp
+	r := y.measure(origin)
+	x.row.fields = r.fields
+	start := rec - r.extra
+	kept := z.kept(r, leaf, z.trx0())
+	if y.bad || x.bad || !sound(r, kept) || !x.in(start, r.size()) || r.extra-5 > len(head) {
+		x.bad = true
+		return
+	}
+	copy(x.b[start:], z.temp[origin-r.extra:at])
+	d.take(r.extra - 5)
+	from := 0
+	for _, k := range kept {
+		copy(x.b[rec+from:], d.take(k.from-from))
+		from = k.to
+	}
+	copy(x.b[rec+from:], d.take(r.data-from))
+}
+
+// trx0 is the number of DB_TRX_ID as kept wants it.
+func (z *zipPage) trx0() int {
+	if z.trx == 0 {
+		return -1
+	}
+	return z.trx
+}
+
+// restore copies what is kept apart.
+func (z *zipPage) restore(x *rows, leaf bool) {
+	at, refs := z.storage(), z.references()
+	z.blobs = 0
+	size := apart(leaf, z.trx != 0)
+	if size == 0 {
+		return
+	}
+	for _, rec := range z.heap {
+		r := x.look(rec)
+		kept := z.kept(r, leaf, z.trx0())
+		at -= size
+		if x.bad || !sound(r, kept) {
+			x.bad = true
+			return
+		}
+		live := r.externs == 0 || !z.deleted(rec)
+		for _, k := range kept {
+			part := x.b[rec+k.from : rec+k.to]
+			switch {
+			case k.to-k.from != externSize:
+				copy(part, z.b[at:])
+			case !live:
+				clear(part)
+			default:
+				if refs -= externSize; refs < z.logEnd {
+					x.bad = true
+					return
+				}
+				copy(part, z.b[refs:])
+				z.blobs++
+			}
+		}
+	}
+}
+
+// link makes the list of rows and that of deleted ones (InnoDB zipdecompress.cc,
+// page_zip_set_extra_bytes).
+func (z *zipPage) link(x *rows, leaf bool) {
+	info := 0
+	if !leaf && binary.BigEndian.Uint32(z.b[filPrev:]) == 0xFFFFFFFF {
+		info = infoMinRec
+	}
+	rec, owned := compactFormat.infimum, 1
+	for i := range z.live() {
+		v := z.entry(i)
+		if v&zipDeleted != 0 {
+			info |= infoDeleted
+		}
+		if v&zipOwned != 0 {
+			info |= owned
+			owned = 0
+		}
+		owned++
+		x.setNext(rec, v&zipOffset)
+		if rec = v & zipOffset; !x.in(rec-5, 5) {
+			return
+		}
+		x.b[rec-5], info = byte(info), 0
+	}
+	x.setNext(rec, compactFormat.supremum)
+	x.b[compactFormat.supremum-5] = byte(owned)
+	for i := z.live(); i < z.dense(); i++ {
+		rec, next := z.entry(i), 0
+		if i+1 < z.dense() {
+			next = z.entry(i + 1)
+		}
+		if !x.in(rec-5, 5) {
+			return
+		}
+		x.b[rec-5] = 0
+		x.setNext(rec, next)
+	}
+}
