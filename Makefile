@@ -48,7 +48,7 @@ demo: setup build ## backup of a server under load, restored, attached as a repl
 
 # Half of the time is that of the end-to-end tests, which mostly wait for servers.
 test: setup build ## all tests; those between real servers on every release
-	$(MAKE) --jobs=2 --output-sync=line test-e2e test-others
+	$(MAKE) --jobs=2 test-e2e test-others
 
 test-e2e:
 	$(TEST) ./e2e
