@@ -288,6 +288,8 @@ type load struct {
 
 // await returns when the clients have done that many transactions more.
 func (l *load) await(ctx context.Context, transactions int) error {
+	ctx, cancel := context.WithTimeout(ctx, serverWait)
+	defer cancel()
 	return servertest.Await(ctx, "transactions", transactions, func() int { return int(l.done.Load()) })
 }
 
