@@ -284,7 +284,7 @@ func writeManifest(t *testing.T, dir string, m *format.Manifest) {
 	if err := format.EncodeManifest(&b, m); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, backupdir.ManifestName), b.Bytes(), 0o640); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, format.ManifestName), b.Bytes(), 0o640); err != nil {
 		t.Fatal(err)
 	}
 }

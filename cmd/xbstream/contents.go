@@ -180,7 +180,7 @@ func (n *sums) add(f *format.File) error {
 func (c *command) manifest(ctx context.Context, args []string, each eachFile) (*format.Manifest, error) {
 	if len(args) == 1 {
 		if st, err := os.Stat(args[0]); err == nil && st.IsDir() {
-			f, err := os.Open(filepath.Join(args[0], extract.ManifestName))
+			f, err := os.Open(filepath.Join(args[0], format.ManifestName))
 			if err != nil {
 				return nil, err
 			}
