@@ -115,7 +115,7 @@ func rotated(t *testing.T, backup string) string {
 }
 
 // treeFound finds the tablespaces that mariabackup left, under their final names.
-func treeFound(t *testing.T, dir string, state *backupdir.State, histories map[format.SpaceID]*spaces.History) *spaces.Tree {
+func treeFound(t *testing.T, dir string, state *backupdir.State, histories spaces.Histories) *spaces.Tree {
 	t.Helper()
 	tr := spaces.NewTree(dir, state.Server.PageSize)
 	if err := tr.SettleMarkers(); err != nil {

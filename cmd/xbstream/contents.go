@@ -142,13 +142,11 @@ func (c *command) restored(args []string) (r restored, err error) {
 	if st, err := os.Stat(args[0]); err != nil || !st.IsDir() {
 		return r, nil
 	}
-	yes, err := backupdir.Prepared(args[0])
+	yes, rolledBack, err := backupdir.Prepared(args[0])
 	if err != nil {
 		return r, err
 	}
-	r.Prepared = &yes
-	r.RolledBack, err = backupdir.PreparedRolledBack(args[0])
-	return r, err
+	return restored{Prepared: &yes, RolledBack: rolledBack}, nil
 }
 
 // sums counts the files of a manifest and their bytes.

@@ -15,7 +15,7 @@ import (
 // to them from there to the backup's end. m.Files are then those that are left of
 // them, under their last paths. So many files as parallel says are read at once.
 // Errors wrap those of backupdir.
-func (tr *Tree) SettleManifest(m *format.Manifest, histories map[format.SpaceID]*History, parallel int) error {
+func (tr *Tree) SettleManifest(m *format.Manifest, histories Histories, parallel int) error {
 	var err error
 	if m.Files, err = tr.followListed(m.Files, histories); err != nil {
 		return err
@@ -125,7 +125,7 @@ func pathsOf(files []format.File) []string {
 }
 
 // claimListed checks one file against its entry in the manifest.
-func (tr *Tree) claimListed(f *format.File, p firstPage, histories map[format.SpaceID]*History, index nameIndex) error {
+func (tr *Tree) claimListed(f *format.File, p firstPage, histories Histories, index nameIndex) error {
 	if f.Space == nil {
 		return fmt.Errorf("%s: %s has no tablespace of %s: %w", format.ManifestName, f.Kind, f.Path, backupdir.ErrDamaged)
 	}
