@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -179,6 +180,9 @@ func (c *command) manifest(ctx context.Context, args []string, each eachFile) (*
 	if len(args) == 1 {
 		if st, err := os.Stat(args[0]); err == nil && st.IsDir() {
 			f, err := os.Open(filepath.Join(args[0], format.ManifestName))
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil, fmt.Errorf("not a restored directory; name an archive, or a directory that xbstream -x has filled: %w", err)
+			}
 			if err != nil {
 				return nil, err
 			}
