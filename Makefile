@@ -18,7 +18,7 @@ TEST := go test -p 2 -timeout 45m
 CONCURRENT := ./format ./extract ./redotail ./chunker ./server/... ./prepare ./internal/runserver ./internal/backup ./internal/mariadb/... ./internal/innodb/...
 RACE_SKIP := TestDamageSweep|TestSelectionOfDamagedArchive|TestErrorBelowTheEncryptionIsNotCalledDamage|TestCutSealedArchiveIsRefused|TestRun/damage|TestFeed/damage
 RACE_SKIP := $(RACE_SKIP)|TestPeer/(16k,_crc32|4k|8k|32k|64k|two|undo|prepared)|TestPreparedByTheServer|TestFeed/not_used/(what|from|closed|nothing)|TestServerHangs
-RACE_SKIP := $(RACE_SKIP)|TestRun/(killed|with_a_manifest)|^TestWithServer$$|^TestEncrypted$$|TestImportInEncryptedRedo|TestRollBackPrepared|TestFilesFollowRedo
+RACE_SKIP := $(RACE_SKIP)|TestRun/(killed|with_a_manifest)|^TestWithServer$$|^TestEncrypted$$|TestImportInEncryptedRedo
 
 # End-to-end tests that run on all releases by themselves, or to which the server
 # does not matter: exits, pipes, limits, texts, archives of no server.
