@@ -17,7 +17,8 @@ TEST := go test -p 2 -timeout 45m
 # and further cases of the same recovery.
 CONCURRENT := ./format ./extract ./redotail ./chunker ./server/... ./prepare ./internal/runserver ./internal/backup ./internal/mariadb/... ./internal/mysql/source ./internal/mysql/tail ./internal/innodb/...
 RACE_SKIP := TestDamageSweep|TestSelectionOfDamagedArchive|TestErrorBelowTheEncryptionIsNotCalledDamage|TestCutSealedArchiveIsRefused|TestRun/damage|TestFeed/damage
-RACE_SKIP := $(RACE_SKIP)|TestPeer/(16k,_crc32|4k|8k|32k|64k|two|prepared)|TestPreparedByTheServer|TestFeed/not_used/(what|from|closed|nothing)|TestServerHangs
+RACE_SKIP := $(RACE_SKIP)|TestPeer/(16k,_crc32|4k|8k|32k|64k|two|undo|prepared)|TestPreparedByTheServer|TestFeed/not_used/(what|from|closed|nothing)|TestServerHangs
+RACE_SKIP := $(RACE_SKIP)|TestRun/(killed|with_a_manifest)|^TestWithServer$$|^TestEncrypted$$|TestImportInEncryptedRedo
 
 # End-to-end tests that run on all releases by themselves, or to which the server
 # does not matter: exits, pipes, limits, texts, archives of no server.
@@ -47,7 +48,7 @@ demo: setup build ## backup of a server under load, restored, attached as a repl
 
 # Half of the time is that of the end-to-end tests, which mostly wait for servers.
 test: setup build ## all tests; those between real servers on every release
-	$(MAKE) --jobs=2 --output-sync=line test-e2e test-others
+	$(MAKE) --jobs=2 test-e2e test-others
 
 test-e2e:
 	$(TEST) ./e2e

@@ -7,10 +7,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"runtime"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -57,11 +55,8 @@ func bareLoop(dir string) error {
 	}
 	g.Go(func() error {
 		defer close(pieces)
-		return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-			if err != nil || !e.Type().IsRegular() {
-				return err
-			}
-			f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+		return eachFile(dir, func(path string, _ fs.DirEntry) error {
+			f, err := os.Open(path)
 			if err != nil {
 				return err
 			}

@@ -230,12 +230,9 @@ const benchKey = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p
 
 // dataSize is the size of the files below dir but for redo and temporary ones.
 func dataSize(dir string) (size int64, err error) {
-	return size, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // a temporary file of the server
-		}
-		if err != nil || !e.Type().IsRegular() || strings.HasPrefix(e.Name(), "ib_logfile") || e.Name() == "ibtmp1" {
-			return err
+	return size, eachFile(dir, func(path string, e fs.DirEntry) error {
+		if strings.HasPrefix(e.Name(), "ib_logfile") || e.Name() == "ibtmp1" {
+			return nil
 		}
 		st, err := e.Info()
 		if err == nil {
@@ -247,22 +244,27 @@ func dataSize(dir string) (size int64, err error) {
 
 // readAll reads every file below dir, which puts it into the page cache.
 func readAll(dir string) error {
-	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil || !e.Type().IsRegular() {
-			return err
-		}
+	return eachFile(dir, func(path string, _ fs.DirEntry) error {
 		f, err := os.Open(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // a temporary file of the server
-		}
 		if err != nil {
 			return err
 		}
 		defer f.Close()
 		_, err = io.Copy(io.Discard, f)
+		return err
+	})
+}
+
+// eachFile calls do for every regular file below dir. One that is gone is a
+// temporary file of the server.
+func eachFile(dir string, do func(path string, e fs.DirEntry) error) error {
+	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() {
+			err = do(path, e)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		return err
 	})
 }

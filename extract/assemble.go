@@ -177,7 +177,7 @@ func (a *assembly) leave(f *format.File) error {
 // keepManifest puts the manifest into the tree, as it came or, when files were
 // left out, without them.
 func (a *assembly) keepManifest(ctx context.Context, m *format.Manifest) error {
-	name := treeDir + "/" + ManifestName
+	name := treeDir + "/" + format.ManifestName
 	if a.t.opt.Only == nil {
 		return a.t.stage.Rename(manifestPart, name)
 	}
@@ -290,7 +290,7 @@ func (a *assembly) attributes(ctx context.Context, m *format.Manifest) error {
 // chmodAll opens the files extraction itself wrote to the group, as the
 // server's files are.
 func (t *target) chmodAll() error {
-	for _, name := range append([]string{logName, ManifestName}, infoNames...) {
+	for _, name := range append([]string{logName, format.ManifestName}, infoNames...) {
 		if err := t.stage.Chmod(treeDir+"/"+name, 0o640); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

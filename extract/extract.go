@@ -13,9 +13,6 @@ import (
 	"github.com/xbstream/xbstream/format"
 )
 
-// ManifestName is the manifest's name in the restored directory.
-const ManifestName = "xbstream_manifest.json"
-
 // RedoStart is the offset in the log of a restored backup of the first byte of its
 // redo. In front of it is a head that the family of the server knows.
 const RedoStart = 0x3000

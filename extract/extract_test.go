@@ -286,7 +286,7 @@ func TestManifestThatDisagreesIsRefused(t *testing.T) {
 		"path leaves":        func(m *format.Manifest) { m.Files[1].Path = "../x" },
 		"path absolute":      func(m *format.Manifest) { m.Files[1].Path = "/x" },
 		"file under a file":  func(m *format.Manifest) { m.Files[1].Path = m.Files[0].Path + "/x" },
-		"our own name":       func(m *format.Manifest) { m.Files[1].Path = ManifestName },
+		"our own name":       func(m *format.Manifest) { m.Files[1].Path = format.ManifestName },
 		"staging name":       func(m *format.Manifest) { m.Files[1].Path = partialPrefix + "x" },
 		"backup, no system":  func(m *format.Manifest) { m.Backup = &format.Backup{} },
 		"unknown kind":       func(m *format.Manifest) { m.Files[1].Kind = "device" },

@@ -205,9 +205,12 @@ func readable(m Manifest) Manifest {
 // finished yet.
 const stagingPrefix = ".xbstream-partial-"
 
+// ManifestName is the name of the manifest in a restored directory (SPEC.md §5.3).
+const ManifestName = "xbstream_manifest.json"
+
 // ownNames are those that a reader gives to files of its own.
 var ownNames = []string{
-	"ib_logfile0", "xbstream_manifest.json", "backup-my.cnf", "xtrabackup_checkpoints", "xtrabackup_info",
+	"ib_logfile0", ManifestName, "backup-my.cnf", "xtrabackup_checkpoints", "xtrabackup_info",
 	"xtrabackup_binlog_info", "xtrabackup_slave_info", "xtrabackup_galera_info",
 }
 

@@ -21,8 +21,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/xbstream/xbstream/internal/backupdir"
-	"github.com/xbstream/xbstream/internal/pause"
 	"github.com/xbstream/xbstream/internal/runserver"
+	"github.com/xbstream/xbstream/internal/servertest"
 )
 
 // peerCase is one server configuration a backup is taken of.
@@ -37,7 +37,7 @@ type peerCase struct {
 	// rows is how many rows each table has at first; 0 means 200.
 	rows int
 	// writes is how many transactions there are before the backup starts; 0: 300.
-	writes int64
+	writes int
 	// ddl adds a client that creates, alters, renames and drops tables.
 	ddl bool
 	// during runs once, while the load is going on, before the backup.
@@ -286,17 +286,11 @@ type load struct {
 	done   atomic.Int64 // transactions
 }
 
-// await returns when the clients have done that many transactions.
-func (l *load) await(ctx context.Context, transactions int64) error {
-	for limit := time.Now().Add(serverWait); l.done.Load() < transactions; {
-		if time.Now().After(limit) {
-			return fmt.Errorf("%d of %d transactions in %v", l.done.Load(), transactions, serverWait)
-		}
-		if err := pause.For(ctx, 10*time.Millisecond); err != nil {
-			return err
-		}
-	}
-	return nil
+// await returns when the clients have done that many transactions more.
+func (l *load) await(ctx context.Context, transactions int) error {
+	ctx, cancel := context.WithTimeout(ctx, serverWait)
+	defer cancel()
+	return servertest.Await(ctx, "transactions", transactions, func() int { return int(l.done.Load()) })
 }
 
 // stop ends the clients and returns the first error that none of them expects.

@@ -289,7 +289,7 @@ func TestFilesFollowRedoToTheEnd(t *testing.T) {
 				for _, interrupted := range []func(dir string) error{
 					// Files are as they end, the log is not replaced yet.
 					func(dir string) error { return restoreFiles(dir, before, redoName) },
-					func(dir string) error { return restoreFiles(dir, before, redoName, backupdir.ManifestName) },
+					func(dir string) error { return restoreFiles(dir, before, redoName, format.ManifestName) },
 				} {
 					dir := copyTree(t, dir)
 					if err := errors.Join(interrupted(dir), os.Remove(filepath.Join(dir, "xtrabackup_checkpoints"))); err != nil {

@@ -23,7 +23,7 @@ type gatherer struct {
 	// where the gatherer is.
 	base, end, pos format.LSN
 	batch          *batch
-	spaces         map[format.SpaceID]*spaces.History
+	spaces         spaces.Histories
 	whole          completeness
 	records        int64
 	// voids holds, once the log turned out too long for one batch, the
@@ -62,7 +62,7 @@ func reserveGatherer(d redolog.Dialect, head redolog.Head, opt Options) (*gather
 	g := &gatherer{
 		dialect: d,
 		limit:   min(opt.Memory-reserved(opt), maxBatch),
-		spaces:  map[format.SpaceID]*spaces.History{},
+		spaces:  spaces.Histories{},
 		whole:   completeness{start: head},
 		pos:     head.Checkpoint,
 	}
@@ -87,15 +87,6 @@ func (g *gatherer) close() error {
 		err = errors.Join(err, g.held.drop(0, math.MaxInt64))
 	}
 	return err
-}
-
-func (g *gatherer) history(id format.SpaceID) *spaces.History {
-	h := g.spaces[id]
-	if h == nil {
-		h = &spaces.History{}
-		g.spaces[id] = h
-	}
-	return h
 }
 
 // next fills the batch with what comes next in the log; more is false when the
@@ -218,7 +209,7 @@ func (g *gatherer) takeRun(r run, first redolog.Run, keep bool) {
 	if first.Kind == redolog.Trims {
 		add = false
 		if !g.surveyed {
-			h := g.history(key.space())
+			h := g.spaces.Of(key.space())
 			h.Trims = append(h.Trims, spaces.Trim{At: r.at, Page: key.page()})
 		}
 	}
@@ -257,7 +248,7 @@ func (g *gatherer) takeFile(record []byte, at format.LSN) error {
 	if f.Op == redolog.FileCheckpoint {
 		return nil
 	}
-	g.history(f.Space).See(at, f)
+	g.spaces.Of(f.Space).See(at, f)
 	return nil
 }
 

@@ -13,7 +13,7 @@ import (
 // newGatherer returns one with room for mem bytes of runs, in a log that starts at
 // LSN 1000.
 func newGatherer(mem int64) *gatherer {
-	g := &gatherer{dialect: redolog.First(), limit: mem, spaces: map[format.SpaceID]*spaces.History{}}
+	g := &gatherer{dialect: redolog.First(), limit: mem, spaces: spaces.Histories{}}
 	g.batch = &batch{mem: make([]byte, mem+spill)}
 	g.batch.reset(1000, 0)
 	return g

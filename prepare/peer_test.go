@@ -274,7 +274,7 @@ func filesByID(t *testing.T, dir string, state *backupdir.State) map[format.Spac
 }
 
 // historyOf reads a backup's redo again, for what it says of files and pages.
-func historyOf(t *testing.T, backup string, free func(pageKey, bool)) map[format.SpaceID]*spaces.History {
+func historyOf(t *testing.T, backup string, free func(pageKey, bool)) spaces.Histories {
 	t.Helper()
 	l, err := openRedo(backup)
 	if err != nil {
@@ -283,7 +283,7 @@ func historyOf(t *testing.T, backup string, free func(pageKey, bool)) map[format
 	defer l.Close()
 	log := l.scan(context.Background(), l.head.Checkpoint, l.end())
 	defer log.close()
-	g := &gatherer{dialect: l.dialect, limit: maxBatch, spaces: map[format.SpaceID]*spaces.History{}, log: log, pos: l.head.Checkpoint}
+	g := &gatherer{dialect: l.dialect, limit: maxBatch, spaces: spaces.Histories{}, log: log, pos: l.head.Checkpoint}
 	g.batch = &batch{mem: make([]byte, 3*l.payload+spill)}
 	if _, err := g.next(); !errors.Is(err, io.EOF) {
 		t.Fatal(err)

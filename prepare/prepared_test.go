@@ -113,7 +113,7 @@ func TestPreparedByTheServer(t *testing.T) {
 // checkKept checks that the number can be asked for later.
 func checkKept(t *testing.T, dir string) {
 	t.Helper()
-	if n, err := backupdir.PreparedRolledBack(dir); err != nil || n != own {
+	if _, n, err := backupdir.Prepared(dir); err != nil || n != own {
 		t.Errorf("the directory says %d transactions, %v; want %d", n, err, own)
 	}
 }

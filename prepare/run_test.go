@@ -115,7 +115,7 @@ func rotated(t *testing.T, backup string) string {
 }
 
 // treeFound finds the tablespaces that mariabackup left, under their final names.
-func treeFound(t *testing.T, dir string, state *backupdir.State, histories map[format.SpaceID]*spaces.History) *spaces.Tree {
+func treeFound(t *testing.T, dir string, state *backupdir.State, histories spaces.Histories) *spaces.Tree {
 	t.Helper()
 	tr := spaces.NewTree(dir, state.Server.PageSize)
 	if err := tr.SettleMarkers(); err != nil {
@@ -284,7 +284,7 @@ func writeManifest(t *testing.T, dir string, m *format.Manifest) {
 	if err := format.EncodeManifest(&b, m); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, backupdir.ManifestName), b.Bytes(), 0o640); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, format.ManifestName), b.Bytes(), 0o640); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -37,7 +37,7 @@ func readyRedo(ctx context.Context, dir string, state *backupdir.State, opt Opti
 		dialect: l.dialect,
 		traces:  l.dialect.Traces(),
 		whole:   completeness{start: l.head, want: state.EndLSN, hidden: l.head.Encrypted},
-		spaces:  map[format.SpaceID]*spaces.History{},
+		spaces:  spaces.Histories{},
 	}
 	if err := s.read(ctx, l, state.EndLSN); err != nil {
 		return err
@@ -69,7 +69,7 @@ func readyRedo(ctx context.Context, dir string, state *backupdir.State, opt Opti
 type logSurvey struct {
 	dialect redolog.Dialect
 	whole   completeness
-	spaces  map[format.SpaceID]*spaces.History
+	spaces  spaces.Histories
 	traces  redolog.Traces // in their place, of an encrypted log
 	bytes   int64
 }
@@ -103,12 +103,7 @@ func (s *logSurvey) see(t mtr) (err error) {
 		if f.Op == redolog.FileCheckpoint {
 			continue
 		}
-		h := s.spaces[f.Space]
-		if h == nil {
-			h = &spaces.History{}
-			s.spaces[f.Space] = h
-		}
-		h.See(t.start, f)
+		s.spaces.Of(f.Space).See(t.start, f)
 	}
 	return err
 }

@@ -17,9 +17,6 @@ import (
 	"github.com/xbstream/xbstream/internal/innodb"
 )
 
-// ManifestName is the manifest's name in a restored directory.
-const ManifestName = "xbstream_manifest.json"
-
 // Dir verifies a restored directory that no server has used since: that every
 // file of its manifest is there and every page is sound and not newer than the
 // backup's end. Sizes are those of the manifest or, once prepared, larger.
@@ -29,7 +26,7 @@ func Dir(ctx context.Context, dir string, parallel int) (*Report, error) {
 		return nil, err
 	}
 	defer root.Close()
-	mf, err := root.Open(ManifestName)
+	mf, err := root.Open(format.ManifestName)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNotDir, err)
 	}

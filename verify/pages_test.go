@@ -164,7 +164,7 @@ func TestDirProblems(t *testing.T) {
 		check(t, os.WriteFile(dir+"/ibdata1", content, 0o600))
 		m := format.Manifest{Backup: &format.Backup{Redo: format.Redo{Format: mariadb.FormatName, EndLSN: endLSN}}, Files: []format.File{{No: 1, Path: "ibdata1",
 			Kind: format.KindSystem, Size: int64(len(content)), Space: &format.Space{ID: 7, Flags: flags, PageSize: pageSize}}}}
-		f, err := os.Create(filepath.Join(dir, ManifestName))
+		f, err := os.Create(filepath.Join(dir, format.ManifestName))
 		check(t, err)
 		check(t, format.EncodeManifest(f, &m))
 		check(t, f.Close())
@@ -205,7 +205,7 @@ func TestTablesElsewhere(t *testing.T) {
 		}
 		m := format.Manifest{Partial: true, Backup: &format.Backup{Redo: format.Redo{Format: mariadb.FormatName, EndLSN: endLSN}}, Files: []format.File{{No: 1, Path: "db/t.ibd", Source: "/old/db/t.ibd",
 			Kind: format.KindTablespace, Size: int64(len(good)), Space: &format.Space{ID: 7, Flags: flags, PageSize: pageSize}}}}
-		f, err := os.Create(filepath.Join(dir, ManifestName))
+		f, err := os.Create(filepath.Join(dir, format.ManifestName))
 		check(t, err)
 		check(t, errors.Join(format.EncodeManifest(f, &m), f.Close()))
 		rep, err := Dir(t.Context(), dir, 2)

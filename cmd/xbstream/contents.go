@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -142,13 +143,11 @@ func (c *command) restored(args []string) (r restored, err error) {
 	if st, err := os.Stat(args[0]); err != nil || !st.IsDir() {
 		return r, nil
 	}
-	yes, err := backupdir.Prepared(args[0])
+	yes, rolledBack, err := backupdir.Prepared(args[0])
 	if err != nil {
 		return r, err
 	}
-	r.Prepared = &yes
-	r.RolledBack, err = backupdir.PreparedRolledBack(args[0])
-	return r, err
+	return restored{Prepared: &yes, RolledBack: rolledBack}, nil
 }
 
 // sums counts the files of a manifest and their bytes.
@@ -180,7 +179,10 @@ func (n *sums) add(f *format.File) error {
 func (c *command) manifest(ctx context.Context, args []string, each eachFile) (*format.Manifest, error) {
 	if len(args) == 1 {
 		if st, err := os.Stat(args[0]); err == nil && st.IsDir() {
-			f, err := os.Open(filepath.Join(args[0], extract.ManifestName))
+			f, err := os.Open(filepath.Join(args[0], format.ManifestName))
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil, fmt.Errorf("not a restored directory; name an archive, or a directory that xbstream -x has filled: %w", err)
+			}
 			if err != nil {
 				return nil, err
 			}

@@ -19,7 +19,6 @@ import (
 
 	"github.com/dustin/go-humanize"
 
-	"github.com/xbstream/xbstream/extract"
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/servertest"
 )
@@ -145,7 +144,7 @@ func follow(ctx context.Context, source *servertest.Server, load *servertest.Loa
 }
 
 func manifest(dir string) (*format.Manifest, error) {
-	f, err := os.Open(filepath.Join(dir, extract.ManifestName))
+	f, err := os.Open(filepath.Join(dir, format.ManifestName))
 	if err != nil {
 		return nil, err
 	}

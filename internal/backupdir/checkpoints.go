@@ -19,22 +19,13 @@ const typePrepared = "log-applied"
 // with State.RolledBack. It is there if there were any.
 const keyPreparedRolledBack = "prepared_rolled_back"
 
-// Prepared says whether the backup in dir was prepared, by us or by mariabackup.
-// It reads the state file only; without one the answer is no.
-func Prepared(dir string) (bool, error) {
-	s := &State{}
-	err := s.readCheckpoints(dir)
-	return s.Prepared(), err
-}
-
-// PreparedRolledBack returns what State.RolledBack was when dir was prepared; 0 if
-// it was not.
-func PreparedRolledBack(dir string) (int, error) {
+// Prepared says whether the backup in dir was prepared, by us or by mariabackup,
+// and what State.RolledBack was then. It reads the state file only; without one the
+// answer is no.
+func Prepared(dir string) (yes bool, rolledBack int, err error) {
 	var s State
-	if err := s.readCheckpoints(dir); err != nil {
-		return 0, err
-	}
-	return s.RolledBack, nil
+	err = s.readCheckpoints(dir)
+	return s.Prepared(), s.RolledBack, err
 }
 
 // Prepared says whether the backup was prepared, by us or by mariabackup.

@@ -7,10 +7,6 @@ import (
 	"github.com/xbstream/xbstream/format"
 )
 
-// ManifestName is the file with the manifest of an archive (SPEC.md §5), as
-// extraction leaves it.
-const ManifestName = "xbstream_manifest.json"
-
 // readManifest reads a manifest as it lies in a restored directory. Of its
 // files only those of tablespaces are kept, left out or not: nothing else is
 // recovered.
@@ -37,10 +33,10 @@ func readManifest(path string) (*format.Manifest, error) {
 
 func (s *State) useManifest(m *format.Manifest) error {
 	if m.Backup == nil {
-		return fmt.Errorf("%s: an archive of ordinary files, nothing to prepare: %w", ManifestName, ErrNotBackup)
+		return fmt.Errorf("%s: an archive of ordinary files, nothing to prepare: %w", format.ManifestName, ErrNotBackup)
 	}
 	if d := m.Backup.Server.Dialect; d != "mariadb" {
-		return fmt.Errorf("%s: backup of a %q server: recovery is not supported", ManifestName, d)
+		return fmt.Errorf("%s: backup of a %q server: recovery is not supported", format.ManifestName, d)
 	}
 	s.Manifest, s.Server, s.EndLSN = m, m.Backup.Server, m.Backup.Redo.EndLSN
 	if s.Server.PageSize == 0 {

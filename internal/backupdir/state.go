@@ -40,15 +40,15 @@ func Read(dir string) (*State, error) {
 	if err := s.readCheckpoints(dir); err != nil {
 		return nil, err
 	}
-	m, err := readManifest(filepath.Join(dir, ManifestName))
+	m, err := readManifest(filepath.Join(dir, format.ManifestName))
 	switch {
 	case err == nil:
 		return s, s.useManifest(m)
 	case !errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("read %s: %w", ManifestName, err)
+		return nil, fmt.Errorf("read %s: %w", format.ManifestName, err)
 	}
 	if len(s.lines) == 0 {
-		return nil, fmt.Errorf("neither %s nor %s found: %w", ManifestName, checkpointsNames[0], ErrNotBackup)
+		return nil, fmt.Errorf("neither %s nor %s found: %w", format.ManifestName, checkpointsNames[0], ErrNotBackup)
 	}
 	return s, s.useMariabackup(dir)
 }

@@ -195,11 +195,12 @@ func (l *Load) Operations() int {
 
 // Await returns when the writers have done that many operations more.
 func (l *Load) Await(ctx context.Context, operations int) error {
-	return await(ctx, "operations of the load", operations, l.Operations)
+	return Await(ctx, "operations of the load", operations, l.Operations)
 }
 
-// await returns when done has grown by n.
-func await(ctx context.Context, what string, n int, done func() int) error {
+// Await returns when done has grown by n. The error says of what there were too
+// few for too long.
+func Await(ctx context.Context, what string, n int, done func() int) error {
 	from := done()
 	for limit := time.Now().Add(standTimeout); done() < from+n; {
 		if time.Now().After(limit) {

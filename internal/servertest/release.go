@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// Release is a server's program of one version. The zero value is the usual one.
+// Release is a server's program of one version.
 type Release struct {
 	name string // of its directory, if it is not the system's
 }
@@ -72,18 +72,9 @@ func present(t testing.TB, all ...Release) []Release {
 	return all
 }
 
-func (r Release) String() string {
-	return r.orUsual().name
-}
+func (r Release) String() string { return r.name }
 
-func (r Release) orUsual() Release {
-	if r == (Release{}) {
-		return Usual()
-	}
-	return r
-}
-
-func (r Release) ofSystem() bool { return r.orUsual() == MariaDB1011 }
+func (r Release) ofSystem() bool { return r == MariaDB1011 }
 
 // MySQL says whether it is one of MySQL, and not of MariaDB.
 func (r Release) MySQL() bool { return strings.HasPrefix(r.orUsual().name, "mysql-") }
@@ -125,7 +116,7 @@ func (r Release) root() string {
 	if cache == "" {
 		cache = filepath.Join(os.Getenv("HOME"), ".cache")
 	}
-	return filepath.Join(cache, "xbstream", "servers", r.String())
+	return filepath.Join(cache, "xbstream", "servers", r.name)
 }
 
 // bootstrapSQL is what mariadb-install-db feeds to the server of an unpacked

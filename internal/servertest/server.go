@@ -1,6 +1,7 @@
 package servertest
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -115,7 +116,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	tmpl, err := template(ctx, o.Release, append([]string{"--innodb-page-size=" + strconv.Itoa(s.opts.PageSize)}, o.Install...)...)
+	tmpl, err := template(ctx, s.opts.Release, append([]string{"--innodb-page-size=" + strconv.Itoa(s.opts.PageSize)}, o.Install...)...)
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -167,7 +168,7 @@ func StartOn(ctx context.Context, datadir string, o Options) (*Server, error) {
 }
 
 func newServer(o Options) (*Server, error) {
-	o.Release = o.Release.orUsual()
+	o.Release = cmp.Or(o.Release, Usual())
 	if o.LogFileSize == 0 {
 		o.LogFileSize = 16 << 20
 	}

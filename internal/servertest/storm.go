@@ -28,7 +28,7 @@ type Storm struct {
 // Await returns when the storm has taken that many steps more, of one or a few
 // statements each.
 func (st *Storm) Await(ctx context.Context, steps int) error {
-	return await(ctx, "steps of the storm", steps, func() int { return int(st.steps.Load()) })
+	return Await(ctx, "steps of the storm", steps, func() int { return int(st.steps.Load()) })
 }
 
 // stormEngines each have a worker of their own, in a database of its own.

@@ -44,7 +44,7 @@ func (tr *Tree) UpdateManifest(m *format.Manifest) error {
 	if m == nil || tr.edits.none() {
 		return nil
 	}
-	name := filepath.Join(tr.dir, backupdir.ManifestName)
+	name := filepath.Join(tr.dir, format.ManifestName)
 	in, err := os.Open(name)
 	if err != nil {
 		return err

@@ -29,7 +29,7 @@ import (
 //
 // It can be interrupted anywhere and run again: a file is only touched when it
 // is the one that the entry is about.
-func (tr *Tree) followListed(files []format.File, histories map[format.SpaceID]*History) ([]format.File, error) {
+func (tr *Tree) followListed(files []format.File, histories Histories) ([]format.File, error) {
 	names := indexUnwritten(files, histories)
 	kept := make([]format.File, 0, len(files))
 	for _, f := range files {
@@ -113,7 +113,7 @@ func (tr *Tree) isOf(rel string, id format.SpaceID) (bool, error) {
 // followCreated adds the tablespaces that redo creates and of which there is no
 // file: redo has all their pages. In a partial backup those of an ALTER are not
 // made: whether its table was asked for, nobody noted.
-func (tr *Tree) followCreated(m *format.Manifest, histories map[format.SpaceID]*History) error {
+func (tr *Tree) followCreated(m *format.Manifest, histories Histories) error {
 	if tr.Recovered {
 		return nil
 	}
@@ -170,7 +170,7 @@ func (tr *Tree) create(id format.SpaceID, name string) (*Tablespace, error) {
 // (MariaDB log0recv.cc, recv_validate_tablespace). The manifest's files, in m and in
 // the directory, are then those that are there. Errors wrap backupdir.ErrDamaged
 // where redo or a file makes no sense.
-func (tr *Tree) FollowForServer(m *format.Manifest, histories map[format.SpaceID]*History) (err error) {
+func (tr *Tree) FollowForServer(m *format.Manifest, histories Histories) (err error) {
 	if m.Files, err = tr.followListed(m.Files, histories); err != nil {
 		return err
 	}

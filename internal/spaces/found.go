@@ -15,7 +15,7 @@ import (
 // mariabackup leaves it, and gives them the names redo says they end with.
 // ClaimSystem and SettleMarkers come first. So many files as parallel says are read
 // at once. Errors wrap those of backupdir.
-func (tr *Tree) SettleFound(histories map[format.SpaceID]*History, parallel int) error {
+func (tr *Tree) SettleFound(histories Histories, parallel int) error {
 	if err := tr.claimUndo(); err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func (tr *Tree) settleTwin(w twin, h *History) error {
 // settleDeleted removes the files of dropped tables. A table whose .frm exists
 // was imported under the id it had (DISCARD logs FILE_DELETE, IMPORT nothing),
 // unless another tablespace has the name now.
-func (tr *Tree) settleDeleted(histories map[format.SpaceID]*History) error {
+func (tr *Tree) settleDeleted(histories Histories) error {
 	taken := map[string]bool{}
 	for _, h := range histories {
 		if name, ok := h.FinalPath(); ok && h.Alive {
@@ -102,7 +102,7 @@ func (tr *Tree) settleDeleted(histories map[format.SpaceID]*History) error {
 }
 
 // settleUnclaimed removes files without a page 0 whose tablespace was dropped.
-func (tr *Tree) settleUnclaimed(histories map[format.SpaceID]*History) error {
+func (tr *Tree) settleUnclaimed(histories Histories) error {
 	index := newNameIndex(histories, func(id format.SpaceID) bool { return tr.Spaces[id] != nil })
 	for _, rel := range slices.Sorted(maps.Keys(tr.unclaimed)) {
 		if !histories[index.find(rel)].Gone() {
@@ -125,7 +125,7 @@ func (tr *Tree) hasDefinition(rel string) bool {
 	return !strings.Contains(table, "/#sql") && tr.exists(table+".frm")
 }
 
-func (tr *Tree) settleRenamed(histories map[format.SpaceID]*History) error {
+func (tr *Tree) settleRenamed(histories Histories) error {
 	for id, h := range histories {
 		t := tr.Spaces[id]
 		final, ok := h.FinalPath()
@@ -148,7 +148,7 @@ func (tr *Tree) settleRenamed(histories map[format.SpaceID]*History) error {
 
 // settleCreated makes room for tablespaces that only redo knows. One that has
 // only a mention is missing; applying tells whether that matters.
-func (tr *Tree) settleCreated(histories map[format.SpaceID]*History) error {
+func (tr *Tree) settleCreated(histories Histories) error {
 	for id, h := range histories {
 		if tr.Spaces[id] != nil || !h.Created || h.Gone() {
 			continue

@@ -28,6 +28,19 @@ type History struct {
 	renamed bool
 }
 
+// Histories are those of the tablespaces that the log names.
+type Histories map[format.SpaceID]*History
+
+// Of returns the history of a tablespace, a new one if it has none yet.
+func (all Histories) Of(id format.SpaceID) *History {
+	h := all[id]
+	if h == nil {
+		h = &History{}
+		all[id] = h
+	}
+	return h
+}
+
 // Trim is a TRIM_PAGES record: the tablespace ended before page.
 type Trim struct {
 	At   format.LSN

@@ -15,7 +15,7 @@ import (
 // to them from there to the backup's end. m.Files are then those that are left of
 // them, under their last paths. So many files as parallel says are read at once.
 // Errors wrap those of backupdir.
-func (tr *Tree) SettleManifest(m *format.Manifest, histories map[format.SpaceID]*History, parallel int) error {
+func (tr *Tree) SettleManifest(m *format.Manifest, histories Histories, parallel int) error {
 	var err error
 	if m.Files, err = tr.followListed(m.Files, histories); err != nil {
 		return err
@@ -36,10 +36,10 @@ func (tr *Tree) SettleManifest(m *format.Manifest, histories map[format.SpaceID]
 		}
 	}
 	if len(system) == 0 && m.Partial {
-		return fmt.Errorf("%s: no InnoDB file was extracted, there is nothing to prepare", backupdir.ManifestName)
+		return fmt.Errorf("%s: no InnoDB file was extracted, there is nothing to prepare", format.ManifestName)
 	}
 	if len(system) == 0 {
-		return fmt.Errorf("%s: no system tablespace: %w", backupdir.ManifestName, backupdir.ErrIncomplete)
+		return fmt.Errorf("%s: no system tablespace: %w", format.ManifestName, backupdir.ErrIncomplete)
 	}
 	slices.SortFunc(system, func(a, b format.File) int { return cmp.Compare(firstPageOf(a), firstPageOf(b)) })
 	tr.freshSystem = system[0].Space != nil && system[0].Space.Rebuild
@@ -88,7 +88,7 @@ func (tr *Tree) leaveOut(f *format.File, index nameIndex) {
 func (tr *Tree) checkLeftOut() error {
 	for id, path := range tr.LeftOut {
 		if t := tr.Spaces[id]; t != nil {
-			return fmt.Errorf("%s: %s, and %s was left out: %w", backupdir.ManifestName, t, path, backupdir.ErrDamaged)
+			return fmt.Errorf("%s: %s, and %s was left out: %w", format.ManifestName, t, path, backupdir.ErrDamaged)
 		}
 	}
 	return nil
@@ -97,7 +97,7 @@ func (tr *Tree) checkLeftOut() error {
 func (tr *Tree) checkListed(system []format.File) error {
 	for i := range system {
 		if system[i].Space == nil || system[i].Space.ID != 0 {
-			return fmt.Errorf("%s: %s is not of space 0: %w", backupdir.ManifestName, system[i].Path, backupdir.ErrDamaged)
+			return fmt.Errorf("%s: %s is not of space 0: %w", format.ManifestName, system[i].Path, backupdir.ErrDamaged)
 		}
 		if system[i].Space.FirstPage != tr.Spaces[0].Files[i].First {
 			return fmt.Errorf("%s: starts at page %v, the manifest says %v: %w", system[i].Path, tr.Spaces[0].Files[i].First, system[i].Space.FirstPage, backupdir.ErrDamaged)
@@ -125,9 +125,9 @@ func pathsOf(files []format.File) []string {
 }
 
 // claimListed checks one file against its entry in the manifest.
-func (tr *Tree) claimListed(f *format.File, p firstPage, histories map[format.SpaceID]*History, index nameIndex) error {
+func (tr *Tree) claimListed(f *format.File, p firstPage, histories Histories, index nameIndex) error {
 	if f.Space == nil {
-		return fmt.Errorf("%s: %s has no tablespace of %s: %w", backupdir.ManifestName, f.Kind, f.Path, backupdir.ErrDamaged)
+		return fmt.Errorf("%s: %s has no tablespace of %s: %w", format.ManifestName, f.Kind, f.Path, backupdir.ErrDamaged)
 	}
 	if f.Space.Encrypted {
 		return fmt.Errorf("%s (space %v): %w", f.Path, f.Space.ID, backupdir.ErrEncrypted)

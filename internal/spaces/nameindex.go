@@ -9,7 +9,7 @@ type nameIndex struct {
 }
 
 // newNameIndex leaves out tablespaces that are known by their files.
-func newNameIndex(histories map[format.SpaceID]*History, known func(format.SpaceID) bool) nameIndex {
+func newNameIndex(histories Histories, known func(format.SpaceID) bool) nameIndex {
 	x := nameIndex{map[string]format.SpaceID{}, map[string]format.SpaceID{}}
 	newest := func(m map[string]format.SpaceID, name string, id format.SpaceID) {
 		if local, ok := localName(name); ok && id > m[local] {
@@ -32,7 +32,7 @@ func newNameIndex(histories map[format.SpaceID]*History, known func(format.Space
 }
 
 // indexUnwritten is the index for those files of a manifest that have no page 0.
-func indexUnwritten(files []format.File, histories map[format.SpaceID]*History) nameIndex {
+func indexUnwritten(files []format.File, histories Histories) nameIndex {
 	written := make(map[format.SpaceID]bool, len(files))
 	for _, f := range files {
 		if f.Space != nil && !f.Space.Rebuild {

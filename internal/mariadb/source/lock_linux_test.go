@@ -41,11 +41,11 @@ func steps(b server.Backup) []struct {
 
 // P6: the stages block what they say, from when they are granted until End.
 func TestStagesLock(t *testing.T) {
-	s := open(t, real.backupAccount(t))
+	s := open(t, real(t).backupAccount(t))
 	b := begin(t, s)
-	real.exec(t, "CREATE OR REPLACE TABLE mysql.xb_my (a INT) ENGINE=MyISAM",
+	real(t).exec(t, "CREATE OR REPLACE TABLE mysql.xb_my (a INT) ENGINE=MyISAM",
 		"CREATE OR REPLACE TABLE mysql.xb_inno (a INT) ENGINE=InnoDB")
-	other := real.session(t)
+	other := real(t).session(t)
 	statements := []string{
 		"INSERT INTO mysql.xb_my VALUES (1)",
 		"CREATE OR REPLACE TABLE mysql.xb_ddl (a INT)",
@@ -71,7 +71,7 @@ func TestStagesLock(t *testing.T) {
 			t.Errorf("after End: %s is blocked", q)
 		}
 	}
-	real.exec(t, "DROP TABLE mysql.xb_my, mysql.xb_inno, mysql.xb_ddl")
+	real(t).exec(t, "DROP TABLE mysql.xb_my, mysql.xb_inno, mysql.xb_ddl")
 	if got := fmt.Sprint(names(b.Stages())); got != "[START FLUSH BLOCK_DDL BLOCK_COMMIT]" {
 		t.Errorf("stages are %s", got)
 	}
@@ -88,19 +88,19 @@ func TestStagesLock(t *testing.T) {
 	if err := b.Close(); err != nil {
 		t.Error(err)
 	}
-	real.free(t, s)
+	real(t).free(t, s)
 }
 
 // P6: a killed lock connection ends the backup, whatever stage it is in.
 func TestKilledLockConnectionIsNoticed(t *testing.T) {
 	for at, stage := range []string{"START", "FLUSH", "BLOCK_DDL", "BLOCK_COMMIT"} {
 		t.Run(stage, func(t *testing.T) {
-			s := open(t, real.backupAccount(t))
+			s := open(t, real(t).backupAccount(t))
 			b := begin(t, s)
 			for _, s := range steps(b)[:at+1] {
 				all(t, s.take)
 			}
-			real.exec(t, "KILL CONNECTION "+holder(t))
+			real(t).exec(t, "KILL CONNECTION "+holder(t))
 			err := lostSoon(t, b)
 			if !errors.Is(err, server.ErrLockLost) {
 				t.Fatalf("got %v, want ErrLockLost", err)
@@ -115,7 +115,7 @@ func TestKilledLockConnectionIsNoticed(t *testing.T) {
 			if _, got := b.Position(t.Context()); got != err {
 				t.Errorf("Position after the loss: %v", got)
 			}
-			real.free(t, s)
+			real(t).free(t, s)
 		})
 	}
 }
@@ -124,7 +124,7 @@ func TestKilledLockConnectionIsNoticed(t *testing.T) {
 // connection asks for from now on, by the server's general log.
 func holder(t *testing.T) string {
 	t.Helper()
-	log := real.path("data/queries.log")
+	log := real(t).path("data/queries.log")
 	st, err := os.Stat(log)
 	if err != nil {
 		t.Fatal(err)
@@ -144,33 +144,33 @@ func holder(t *testing.T) string {
 
 // The first of End and the watch to see a dead connection fails the backup.
 func TestEndProvesTheLock(t *testing.T) {
-	s := open(t, real.backupAccount(t))
+	s := open(t, real(t).backupAccount(t))
 	b := begin(t, s)
 	all(t, b.Flush)
 	id := holder(t)
 	all(t, b.BlockDDL)
-	real.exec(t, "KILL CONNECTION "+id)
+	real(t).exec(t, "KILL CONNECTION "+id)
 	if err := b.End(t.Context()); !errors.Is(err, server.ErrLockLost) {
 		t.Errorf("got %v, want ErrLockLost", err)
 	}
-	real.free(t, s)
+	real(t).free(t, s)
 }
 
 // P6: a lock that is not granted is given up, with all that was held.
 func TestLockTimeout(t *testing.T) {
-	real.exec(t, "CREATE OR REPLACE TABLE mysql.xb_busy (a INT) ENGINE=InnoDB", "INSERT INTO mysql.xb_busy VALUES (1)")
-	defer real.exec(t, "DROP TABLE mysql.xb_busy")
+	real(t).exec(t, "CREATE OR REPLACE TABLE mysql.xb_busy (a INT) ENGINE=InnoDB", "INSERT INTO mysql.xb_busy VALUES (1)")
+	defer real(t).exec(t, "DROP TABLE mysql.xb_busy")
 	for name, tt := range map[string]struct {
 		block  func(t *testing.T)
 		blames string
 	}{
-		"lock tables": {func(t *testing.T) { run(t, real.session(t), "LOCK TABLES mysql.xb_busy WRITE") }, "no statement is running, so an idle session"},
+		"lock tables": {func(t *testing.T) { run(t, real(t).session(t), "LOCK TABLES mysql.xb_busy WRITE") }, "no statement is running, so an idle session"},
 		"plugin":      {lockWithPlugin, "held up by connection"},
 		"running DDL": {runningDDL, "CREATE TABLE"},
 	} {
 		for _, stage := range []string{"START", "BLOCK_DDL"} {
 			t.Run(name+" at "+stage, func(t *testing.T) {
-				c := real.backupAccount(t)
+				c := real(t).backupAccount(t)
 				c.LockTimeout = time.Second
 				s := open(t, c)
 				// t of the subtest: the blocking sessions end with it.
@@ -191,7 +191,7 @@ func TestLockTimeout(t *testing.T) {
 						t.Errorf("Err says %v", lost)
 					}
 				})
-				real.free(t, s)
+				real(t).free(t, s)
 			})
 		}
 	}
@@ -212,40 +212,40 @@ func blockedAt(t *testing.T, s server.Server, stage string, block func(*testing.
 // lockWithPlugin lets the server tell who holds metadata locks.
 func lockWithPlugin(t *testing.T) {
 	t.Helper()
-	real.exec(t, "INSTALL SONAME 'metadata_lock_info'")
+	real(t).exec(t, "INSTALL SONAME 'metadata_lock_info'")
 	t.Cleanup(func() {
-		if _, err := real.root.Exec("UNINSTALL SONAME 'metadata_lock_info'"); err != nil {
+		if _, err := real(t).root.Exec("UNINSTALL SONAME 'metadata_lock_info'"); err != nil {
 			t.Error(err)
 		}
 	})
-	run(t, real.session(t), "LOCK TABLES mysql.xb_busy WRITE")
+	run(t, real(t).session(t), "LOCK TABLES mysql.xb_busy WRITE")
 }
 
 // runningDDL leaves a CREATE TABLE that takes long. (A statement that waits for
 // a table, or an ALTER TABLE that copies one, lets backups pass.)
 func runningDDL(t *testing.T) {
 	t.Helper()
-	ddl := real.session(t)
+	ddl := real(t).session(t)
 	const q = "CREATE TABLE mysql.xb_long AS SELECT SLEEP(60)"
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		ddl.ExecContext(context.Background(), q)
 	}()
-	id := real.waiting(t, q)
+	id := real(t).waiting(t, q)
 	t.Cleanup(func() {
-		real.root.Exec("KILL CONNECTION " + id)
+		real(t).root.Exec("KILL CONNECTION " + id)
 		<-done
 		eventually(t, q+" is over", func() bool {
 			var n int
-			err := real.root.QueryRow("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID=" + id).Scan(&n)
+			err := real(t).root.QueryRow("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID=" + id).Scan(&n)
 			return err == nil && n == 0
 		})
 	})
 }
 
 func TestSecondBackupWaitsItsTurn(t *testing.T) {
-	c := real.backupAccount(t)
+	c := real(t).backupAccount(t)
 	c.LockTimeout = time.Second
 	s := open(t, c)
 	first := granted(t, s, server.Backup.Flush)
@@ -253,14 +253,14 @@ func TestSecondBackupWaitsItsTurn(t *testing.T) {
 		t.Fatalf("got %v, want ErrLockTimeout", err)
 	}
 	all(t, first.End)
-	real.free(t, s)
+	real(t).free(t, s)
 }
 
 // P6: whatever ends a backup, waiting or not, the locks are released.
 func TestEveryEndReleases(t *testing.T) {
 	for _, which := range []string{"step waits", "begin waits", "begin idle", "close idle", "close waits", "interrupted waits", "killed waits"} {
 		t.Run(which, func(t *testing.T) {
-			c := real.backupAccount(t)
+			c := real(t).backupAccount(t)
 			s := open(t, c)
 			life, endLife := context.WithCancel(t.Context())
 			defer endLife()
@@ -275,18 +275,18 @@ func TestEveryEndReleases(t *testing.T) {
 			done := make(chan error, 1)
 			unblock, drop := func() {}, func() {}
 			if strings.HasSuffix(which, "waits") {
-				real.exec(t, "CREATE OR REPLACE TABLE mysql.xb_busy (a INT)")
-				busy := real.session(t)
+				real(t).exec(t, "CREATE OR REPLACE TABLE mysql.xb_busy (a INT)")
+				busy := real(t).session(t)
 				run(t, busy, "LOCK TABLES mysql.xb_busy WRITE")
 				unblock = func() { run(t, busy, "UNLOCK TABLES") }
-				drop = func() { real.exec(t, "DROP TABLE mysql.xb_busy") }
+				drop = func() { real(t).exec(t, "DROP TABLE mysql.xb_busy") }
 				go func() { done <- b.BlockDDL(step) }()
-				id := real.waiting(t, "BACKUP STAGE BLOCK_DDL")
+				id := real(t).waiting(t, "BACKUP STAGE BLOCK_DDL")
 				switch which {
 				case "interrupted waits":
-					real.exec(t, "KILL QUERY "+id)
+					real(t).exec(t, "KILL QUERY "+id)
 				case "killed waits":
-					real.exec(t, "KILL CONNECTION "+id)
+					real(t).exec(t, "KILL CONNECTION "+id)
 				}
 			} else {
 				all(t, b.BlockDDL)
@@ -311,7 +311,7 @@ func TestEveryEndReleases(t *testing.T) {
 			}
 			b.Close()
 			unblock()
-			real.free(t, s)
+			real(t).free(t, s)
 			drop()
 		})
 	}
@@ -374,15 +374,15 @@ func hold(socket string) int {
 func TestKilledProcessReleases(t *testing.T) {
 	for _, waits := range []bool{false, true} {
 		t.Run(fmt.Sprintf("waits %t", waits), func(t *testing.T) {
-			s := open(t, real.backupAccount(t))
-			real.exec(t, "CREATE OR REPLACE TABLE mysql.xb_busy (a INT)", "CREATE OR REPLACE TABLE mysql.xb_my (a INT) ENGINE=MyISAM")
-			other, busy := real.session(t), real.session(t)
+			s := open(t, real(t).backupAccount(t))
+			real(t).exec(t, "CREATE OR REPLACE TABLE mysql.xb_busy (a INT)", "CREATE OR REPLACE TABLE mysql.xb_my (a INT) ENGINE=MyISAM")
+			other, busy := real(t).session(t), real(t).session(t)
 			kill, step := holding(t)
 			step("FLUSH")
 			if waits {
 				run(t, busy, "LOCK TABLES mysql.xb_busy WRITE")
 				step("")
-				real.waiting(t, "BACKUP STAGE BLOCK_DDL")
+				real(t).waiting(t, "BACKUP STAGE BLOCK_DDL")
 			} else {
 				step("")
 				step("BLOCK_DDL")
@@ -393,8 +393,8 @@ func TestKilledProcessReleases(t *testing.T) {
 			kill()
 			eventually(t, "the locks are released", func() bool { return !blocked(t, other, "INSERT INTO mysql.xb_my VALUES (1)") })
 			run(t, busy, "UNLOCK TABLES")
-			real.free(t, s)
-			real.exec(t, "DROP TABLE mysql.xb_busy, mysql.xb_my")
+			real(t).free(t, s)
+			real(t).exec(t, "DROP TABLE mysql.xb_busy, mysql.xb_my")
 		})
 	}
 }
@@ -404,7 +404,7 @@ func TestKilledProcessReleases(t *testing.T) {
 func holding(t *testing.T) (kill func(), step func(word string)) {
 	t.Helper()
 	p := exec.CommandContext(t.Context(), os.Args[0])
-	p.Env = append(os.Environ(), holdEnv+"="+real.path("sock"))
+	p.Env = append(os.Environ(), holdEnv+"="+real(t).path("sock"))
 	p.Stderr = os.Stderr
 	in, err := p.StdinPipe()
 	if err != nil {

@@ -11,7 +11,6 @@ import (
 	"database/sql/driver"
 	"encoding/pem"
 	"errors"
-	"flag"
 	"fmt"
 	"math/big"
 	"net"
@@ -19,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -28,45 +28,47 @@ import (
 	"github.com/xbstream/xbstream/server"
 )
 
-// real is the server of the tests that do not harm it.
-var real *instance
+// shared is the server of the tests that do not harm it. The first of them starts
+// it: runs of other tests, and the workers that fuzz, need none.
+var shared = sync.OnceValues(func() (*instance, error) {
+	dir, err := os.MkdirTemp("", "xbserver")
+	if err != nil {
+		return nil, err
+	}
+	endShared = func() { os.RemoveAll(dir) }
+	i, err := install(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := i.start(); err != nil {
+		return nil, err
+	}
+	endShared = func() {
+		i.kill()
+		os.RemoveAll(dir)
+	}
+	return i, nil
+})
+
+// endShared ends what shared has begun.
+var endShared = func() {}
+
+func real(t testing.TB) *instance {
+	t.Helper()
+	i, err := shared()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
 
 func TestMain(m *testing.M) {
 	if socket := os.Getenv(holdEnv); socket != "" {
 		os.Exit(hold(socket))
 	}
-	flag.Parse()
-	if fuzzing() {
-		os.Exit(m.Run())
-	}
-	os.Exit(withServer(m.Run))
-}
-
-// fuzzing is true in a run that fuzzes and in each of its workers. They ask no
-// server, and a worker that starts one first is given up by Go now and then.
-func fuzzing() bool {
-	for _, name := range []string{"test.fuzz", "test.fuzzworker"} {
-		if f := flag.Lookup(name); f.Value.String() != f.DefValue {
-			return true
-		}
-	}
-	return false
-}
-
-func withServer(run func() int) int {
-	dir, err := os.MkdirTemp("", "xbserver")
-	if err != nil {
-		return complain(err)
-	}
-	defer os.RemoveAll(dir)
-	if real, err = install(dir); err != nil {
-		return complain(err)
-	}
-	if err := real.start(); err != nil {
-		return complain(err)
-	}
-	defer real.kill()
-	return run()
+	code := m.Run()
+	endShared()
+	os.Exit(code)
 }
 
 func complain(err error) int {

@@ -21,7 +21,7 @@ import (
 func asMySQL(err error, e **mysql.MySQLError) bool { return errors.As(err, e) }
 
 func TestLayoutIsTheServers(t *testing.T) {
-	l, err := open(t, real.backupAccount(t)).Layout(t.Context())
+	l, err := open(t, real(t).backupAccount(t)).Layout(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,38 +33,38 @@ func TestLayoutIsTheServers(t *testing.T) {
 		got, want any
 	}{
 		{"Dialect", l.Dialect, "mariadb"},
-		{"Version", l.Version, real.text(t, "SELECT VERSION()")},
-		{"Comment", l.Comment, real.text(t, "SELECT @@version_comment")},
-		{"Hostname", l.Hostname, real.text(t, "SELECT @@hostname")},
-		{"Port", l.Port, real.port},
-		{"Socket", l.Socket, real.path("sock")},
+		{"Version", l.Version, real(t).text(t, "SELECT VERSION()")},
+		{"Comment", l.Comment, real(t).text(t, "SELECT @@version_comment")},
+		{"Hostname", l.Hostname, real(t).text(t, "SELECT @@hostname")},
+		{"Port", l.Port, real(t).port},
+		{"Socket", l.Socket, real(t).path("sock")},
 		{"ServerID", l.ServerID, uint32(7)},
-		{"ServerUUID", l.ServerUUID, real.text(t, "SELECT @@server_uid")},
-		{"DataDir", l.DataDir, real.path("data")},
+		{"ServerUUID", l.ServerUUID, real(t).text(t, "SELECT @@server_uid")},
+		{"DataDir", l.DataDir, real(t).path("data")},
 		{"LowerCaseTableNames", l.LowerCaseTableNames, 0},
-		{"TmpDirs", fmt.Sprint(l.TmpDirs), fmt.Sprint([]string{"/tmp", real.dir})},
-		{"PidFile", l.PidFile, real.path("pid")},
-		{"LogError", l.LogError, real.path("log.err")},
-		{"GeneralLog", l.GeneralLog, real.path("data/queries.log")},
-		{"SlowLog", l.SlowLog, real.path("data/" + real.text(t, "SELECT @@slow_query_log_file"))},
-		{"AriaLogDir", l.AriaLogDir, real.path("aria")},
+		{"TmpDirs", fmt.Sprint(l.TmpDirs), fmt.Sprint([]string{"/tmp", real(t).dir})},
+		{"PidFile", l.PidFile, real(t).path("pid")},
+		{"LogError", l.LogError, real(t).path("log.err")},
+		{"GeneralLog", l.GeneralLog, real(t).path("data/queries.log")},
+		{"SlowLog", l.SlowLog, real(t).path("data/" + real(t).text(t, "SELECT @@slow_query_log_file"))},
+		{"AriaLogDir", l.AriaLogDir, real(t).path("aria")},
 		{"MyISAMMmap", l.MyISAMMmap, false},
 		{"BinlogOn", l.BinlogOn, true},
-		{"BinlogBase", l.BinlogBase, real.path("data/bin")},
-		{"BinlogIndex", l.BinlogIndex, real.path("data/bin.index")},
-		{"RelayBase", l.RelayBase, real.path("data/pid-relay-bin")},
-		{"DataHome", l.InnoDB.DataHome, real.path("home")},
+		{"BinlogBase", l.BinlogBase, real(t).path("data/bin")},
+		{"BinlogIndex", l.BinlogIndex, real(t).path("data/bin.index")},
+		{"RelayBase", l.RelayBase, real(t).path("data/pid-relay-bin")},
+		{"DataHome", l.InnoDB.DataHome, real(t).path("home")},
 		{"DataFilePath", l.InnoDB.DataFilePath, "ibdata1:12M;sys/ibdata2:4M:autoextend:max:1G"},
 		{"DataFiles", fmt.Sprint(l.InnoDB.DataFiles), fmt.Sprint([]server.DataFile{
-			{Path: real.path("home/ibdata1"), Size: 12 << 20},
-			{Path: real.path("home/sys/ibdata2"), Size: 4 << 20, Autoextend: true, Max: 1 << 30},
+			{Path: real(t).path("home/ibdata1"), Size: 12 << 20},
+			{Path: real(t).path("home/sys/ibdata2"), Size: 4 << 20, Autoextend: true, Max: 1 << 30},
 		})},
 		{"TempFiles", fmt.Sprint(l.InnoDB.TempFiles), fmt.Sprint([]server.DataFile{
-			{Path: real.path("home/ibtmp1"), Size: 12 << 20, Autoextend: true},
+			{Path: real(t).path("home/ibtmp1"), Size: 12 << 20, Autoextend: true},
 		})},
-		{"UndoDir", l.InnoDB.UndoDir, real.path("undo")},
+		{"UndoDir", l.InnoDB.UndoDir, real(t).path("undo")},
 		{"UndoTablespaces", l.InnoDB.UndoTablespaces, 3},
-		{"LogDir", l.InnoDB.LogDir, real.path("redo")},
+		{"LogDir", l.InnoDB.LogDir, real(t).path("redo")},
 		{"LogFileSize", l.InnoDB.LogFileSize, int64(8 << 20)},
 		{"PageSize", l.InnoDB.PageSize, 16384},
 		{"ChecksumAlgorithm", l.InnoDB.ChecksumAlgorithm, "full_crc32"},
@@ -87,12 +87,12 @@ func TestLayoutIsTheServers(t *testing.T) {
 }
 
 func TestLSNGrows(t *testing.T) {
-	s := open(t, real.backupAccount(t))
+	s := open(t, real(t).backupAccount(t))
 	before, err := s.LSN(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	real.exec(t, "CREATE TABLE mysql.xb_lsn (a INT) ENGINE=InnoDB", "DROP TABLE mysql.xb_lsn")
+	real(t).exec(t, "CREATE TABLE mysql.xb_lsn (a INT) ENGINE=InnoDB", "DROP TABLE mysql.xb_lsn")
 	after, err := s.LSN(t.Context())
 	if err != nil || before == 0 || after <= before {
 		t.Errorf("LSN %s, after a CREATE TABLE %s, %v", before, after, err)
@@ -121,7 +121,7 @@ func TestMissingPrivilegesAreNamed(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(tt.have, tt.wanted), func(t *testing.T) {
 			const name = "odd@na`me"
-			c := real.account(t, "odd@na``me", tt.have)
+			c := real(t).account(t, "odd@na``me", tt.have)
 			c.User = name
 			s := open(t, c)
 			err := s.Check(t.Context(), tt.wanted)
@@ -142,7 +142,7 @@ func TestMissingPrivilegesAreNamed(t *testing.T) {
 			contains(t, err, tt.missing)
 			// The statement is exact: with it, the check passes.
 			_, statement, _ := strings.Cut(err.Error(), "run: ")
-			real.exec(t, strings.Split(statement, "; ")...)
+			real(t).exec(t, strings.Split(statement, "; ")...)
 			if err := open(t, c).Check(t.Context(), tt.wanted); err != nil {
 				t.Errorf("after %s: %v", statement, err)
 			}
@@ -151,12 +151,12 @@ func TestMissingPrivilegesAreNamed(t *testing.T) {
 }
 
 func TestPrivilegesOfARoleAndOfPublicCount(t *testing.T) {
-	c := real.account(t, "xb", "PROCESS")
-	real.exec(t, "CREATE ROLE backers", "GRANT RELOAD ON *.* TO backers", "GRANT backers TO xb@`%`",
+	c := real(t).account(t, "xb", "PROCESS")
+	real(t).exec(t, "CREATE ROLE backers", "GRANT RELOAD ON *.* TO backers", "GRANT backers TO xb@`%`",
 		"SET DEFAULT ROLE backers FOR xb@`%`", "GRANT BINLOG MONITOR ON *.* TO PUBLIC")
 	t.Cleanup(func() {
-		real.root.Exec("DROP ROLE backers")
-		real.root.Exec("REVOKE BINLOG MONITOR ON *.* FROM PUBLIC")
+		real(t).root.Exec("DROP ROLE backers")
+		real(t).root.Exec("REVOKE BINLOG MONITOR ON *.* FROM PUBLIC")
 	})
 	s := open(t, c)
 	if err := s.Check(t.Context(), server.Wanted{}); err != nil {
@@ -169,21 +169,21 @@ func TestPrivilegesOfARoleAndOfPublicCount(t *testing.T) {
 }
 
 func TestBeginWithoutPrivilege(t *testing.T) {
-	s := open(t, real.account(t, "xb", "PROCESS"))
+	s := open(t, real(t).account(t, "xb", "PROCESS"))
 	if _, err := s.Begin(t.Context()); !errors.Is(err, server.ErrPrivilege) {
 		t.Errorf("got %v, want ErrPrivilege", err)
 	}
-	real.free(t, s)
+	real(t).free(t, s)
 }
 
 func TestRedoThatStaysInMemoryIsRefused(t *testing.T) {
-	s := open(t, real.backupAccount(t))
-	defer real.exec(t, "SET GLOBAL innodb_flush_log_at_trx_commit=1", "SET GLOBAL innodb_flush_log_at_timeout=1")
-	real.exec(t, "SET GLOBAL innodb_flush_log_at_trx_commit=0", "SET GLOBAL innodb_flush_log_at_timeout=60")
+	s := open(t, real(t).backupAccount(t))
+	defer real(t).exec(t, "SET GLOBAL innodb_flush_log_at_trx_commit=1", "SET GLOBAL innodb_flush_log_at_timeout=1")
+	real(t).exec(t, "SET GLOBAL innodb_flush_log_at_trx_commit=0", "SET GLOBAL innodb_flush_log_at_timeout=60")
 	if err := s.Check(t.Context(), server.Wanted{}); err != nil {
 		t.Errorf("timeout of 60 s: %v", err)
 	}
-	real.exec(t, "SET GLOBAL innodb_flush_log_at_timeout=61")
+	real(t).exec(t, "SET GLOBAL innodb_flush_log_at_timeout=61")
 	err := s.Check(t.Context(), server.Wanted{})
 	if !errors.Is(err, server.ErrUnsupported) {
 		t.Fatalf("timeout of 61 s: got %v, want ErrUnsupported", err)
@@ -193,28 +193,28 @@ func TestRedoThatStaysInMemoryIsRefused(t *testing.T) {
 
 func TestTablesOfStrangeEnginesAreRefusedByName(t *testing.T) {
 	t.Cleanup(source.Strange("archive"))
-	c := real.backupAccount(t)
+	c := real(t).backupAccount(t)
 	s := open(t, c)
 	err := s.Check(t.Context(), server.Wanted{})
 	if !errors.Is(err, server.ErrPrivilege) {
 		t.Fatalf("without SELECT: got %v, want ErrPrivilege", err)
 	}
 	contains(t, err, "GRANT SELECT ON *.* TO `xb`@`%`")
-	real.exec(t, "GRANT SELECT ON *.* TO xb")
+	real(t).exec(t, "GRANT SELECT ON *.* TO xb")
 	s = open(t, c)
 	if err := s.Check(t.Context(), server.Wanted{}); err != nil {
 		t.Errorf("without such a table: %v", err)
 	}
-	real.exec(t, "CREATE TABLE mysql.xb_odd (a INT) ENGINE=ARCHIVE")
-	defer real.exec(t, "DROP TABLE mysql.xb_odd")
+	real(t).exec(t, "CREATE TABLE mysql.xb_odd (a INT) ENGINE=ARCHIVE")
+	defer real(t).exec(t, "DROP TABLE mysql.xb_odd")
 	err = s.Check(t.Context(), server.Wanted{})
 	if !errors.Is(err, server.ErrUnsupported) {
 		t.Fatalf("got %v, want ErrUnsupported", err)
 	}
 	contains(t, err, "engine ARCHIVE", "`mysql`.`xb_odd`", "--tables-exclude")
 	// G5: what is left out of the backup is not judged.
-	real.exec(t, "CREATE TABLE mysql.`xb odd 2` (a INT) ENGINE=ARCHIVE")
-	defer real.exec(t, "DROP TABLE mysql.`xb odd 2`")
+	real(t).exec(t, "CREATE TABLE mysql.`xb odd 2` (a INT) ENGINE=ARCHIVE")
+	defer real(t).exec(t, "DROP TABLE mysql.`xb odd 2`")
 	var asked []server.TableName
 	leaveOut := func(names ...string) server.Wanted {
 		return server.Wanted{Table: func(n server.TableName) bool {
@@ -251,7 +251,7 @@ func TestAccountByUnixSocket(t *testing.T) {
 }
 
 func TestConnectingFails(t *testing.T) {
-	good := real.backupAccount(t)
+	good := real(t).backupAccount(t)
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -268,22 +268,22 @@ func TestConnectingFails(t *testing.T) {
 		change func(*server.Config)
 		say    []string
 	}{
-		"wrong password": {func(c *server.Config) { c.Password = "hush-wrong" }, []string{"access denied", "'xb'", real.path("sock")}},
+		"wrong password": {func(c *server.Config) { c.Password = "hush-wrong" }, []string{"access denied", "'xb'", real(t).path("sock")}},
 		"wrong user":     {func(c *server.Config) { c.User = "nobody" }, []string{"access denied", "'nobody'"}},
-		"no socket":      {func(c *server.Config) { c.Socket = real.path("none") }, []string{real.path("none"), "no such file or directory"}},
+		"no socket":      {func(c *server.Config) { c.Socket = real(t).path("none") }, []string{real(t).path("none"), "no such file or directory"}},
 		"no port":        {func(c *server.Config) { tcp(c, port(closed)) }, []string{fmt.Sprint(port(closed)), "connection refused"}},
 		"silent port": {func(c *server.Config) {
 			tcp(c, port(silent))
 			c.ConnectTimeout = 300 * time.Millisecond
 		}, []string{fmt.Sprint(port(silent)), "no answer within 300ms"}},
-		"no CA file": {func(c *server.Config) { c.TLS.CA = real.path("none") }, []string{real.path("none")}},
+		"no CA file": {func(c *server.Config) { c.TLS.CA = real(t).path("none") }, []string{real(t).path("none")}},
 		"other CA": {func(c *server.Config) {
-			tcp(c, real.port)
-			c.TLS.CA = real.path("other.pem")
+			tcp(c, real(t).port)
+			c.TLS.CA = real(t).path("other.pem")
 		}, []string{"certificate is not accepted"}},
 		"other name": {func(c *server.Config) {
-			tcp(c, real.port)
-			c.TLS.CA, c.TLS.VerifyServerCert = real.path("ca.pem"), true
+			tcp(c, real(t).port)
+			c.TLS.CA, c.TLS.VerifyServerCert = real(t).path("ca.pem"), true
 		}, []string{"certificate is not accepted", "127.0.0.1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -299,16 +299,16 @@ func TestConnectingFails(t *testing.T) {
 }
 
 func TestTLS(t *testing.T) {
-	c := real.backupAccount(t)
-	real.exec(t, "ALTER USER xb REQUIRE SSL")
+	c := real(t).backupAccount(t)
+	real(t).exec(t, "ALTER USER xb REQUIRE SSL")
 	if _, err := server.Open(t.Context(), c, nil, source.Dialect{}); !errors.Is(err, server.ErrConnect) {
 		t.Errorf("without TLS: got %v, want ErrConnect", err)
 	}
-	c.Port, c.Protocol = real.port, "tcp"
+	c.Port, c.Protocol = real(t).port, "tcp"
 	for name, tls := range map[string]server.TLS{
 		"on":     {On: true},
-		"CA":     {CA: real.path("ca.pem")},
-		"verify": {CA: real.path("ca.pem"), VerifyServerCert: true},
+		"CA":     {CA: real(t).path("ca.pem")},
+		"verify": {CA: real(t).path("ca.pem"), VerifyServerCert: true},
 	} {
 		c.Host, c.TLS = "localhost", tls
 		t.Run(name, func(t *testing.T) { open(t, c) })
@@ -316,40 +316,40 @@ func TestTLS(t *testing.T) {
 }
 
 func TestUnknownFamilyIsRefusedByName(t *testing.T) {
-	_, err := server.Open(t.Context(), real.backupAccount(t), nil)
+	_, err := server.Open(t.Context(), real(t).backupAccount(t), nil)
 	if !errors.Is(err, server.ErrUnsupported) {
 		t.Fatalf("got %v, want ErrUnsupported", err)
 	}
-	contains(t, err, real.text(t, "SELECT VERSION()"))
+	contains(t, err, real(t).text(t, "SELECT VERSION()"))
 }
 
 func TestCancelledOpen(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := server.Open(ctx, real.backupAccount(t), nil, source.Dialect{}); !errors.Is(err, context.Canceled) {
+	if _, err := server.Open(ctx, real(t).backupAccount(t), nil, source.Dialect{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want the context's error", err)
 	}
 }
 
 func TestPositionIsTheServers(t *testing.T) {
-	c := real.backupAccount(t)
+	c := real(t).backupAccount(t)
 	s := open(t, c)
-	real.exec(t, "CREATE OR REPLACE TABLE mysql.xb_pos (a INT) ENGINE=InnoDB", "INSERT INTO mysql.xb_pos VALUES (1)")
-	defer real.exec(t, "DROP TABLE mysql.xb_pos")
+	real(t).exec(t, "CREATE OR REPLACE TABLE mysql.xb_pos (a INT) ENGINE=InnoDB", "INSERT INTO mysql.xb_pos VALUES (1)")
+	defer real(t).exec(t, "DROP TABLE mysql.xb_pos")
 	b := begin(t, s)
 	all(t, b.Flush, b.BlockDDL, blockCommit(b), b.FlushLogs)
 	p, err := b.Position(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows, err := server.Rows(t.Context(), real.root, "SHOW MASTER STATUS")
+	rows, err := server.Rows(t.Context(), real(t).root, "SHOW MASTER STATUS")
 	if err != nil || len(rows) != 1 {
 		t.Fatal(rows, err)
 	}
 	if p.Binlog == nil || p.Binlog.File != rows[0]["File"] || fmt.Sprint(p.Binlog.Position) != rows[0]["Position"] {
 		t.Errorf("position %v, SHOW MASTER STATUS says %v", p.Binlog, rows[0])
 	}
-	if want := real.text(t, "SELECT @@gtid_binlog_pos"); p.GTID != want || want == "" {
+	if want := real(t).text(t, "SELECT @@gtid_binlog_pos"); p.GTID != want || want == "" {
 		t.Errorf("GTID %q, the server says %q", p.GTID, want)
 	}
 	now, err := s.LSN(t.Context())
@@ -361,7 +361,7 @@ func TestPositionIsTheServers(t *testing.T) {
 		t.Errorf("replication %v, lock %v", p.Replication, b.Err())
 	}
 	all(t, b.End)
-	real.free(t, s)
+	real(t).free(t, s)
 }
 
 // Without a binary log the position is that of the last change replicated, and
@@ -414,26 +414,26 @@ func names(stages []format.Stage) (list []string) {
 
 // G3: BACKUP STAGE START leaves its trace in the server's own directory only.
 func TestDataDirIsProved(t *testing.T) {
-	s := open(t, real.backupAccount(t))
-	if err := s.CheckDataDir(t.Context(), real.path("data")); err != nil {
+	s := open(t, real(t).backupAccount(t))
+	if err := s.CheckDataDir(t.Context(), real(t).path("data")); err != nil {
 		t.Error(err)
 	}
-	for _, dir := range []string{real.path("home"), real.path("none")} {
+	for _, dir := range []string{real(t).path("home"), real(t).path("none")} {
 		err := s.CheckDataDir(t.Context(), dir)
 		if !errors.Is(err, server.ErrForeignDir) {
 			t.Fatalf("%s: got %v, want ErrForeignDir", dir, err)
 		}
 		contains(t, err, dir)
 	}
-	real.free(t, s)
+	real(t).free(t, s)
 }
 
 // G3: another backup is in the way: that is the lock's error, and no verdict.
 func TestDataDirIsNotJudgedWithoutTheLock(t *testing.T) {
-	c := real.backupAccount(t)
+	c := real(t).backupAccount(t)
 	b := begin(t, open(t, c))
 	c.LockTimeout = 300 * time.Millisecond
-	if err := open(t, c).CheckDataDir(t.Context(), real.path("data")); !errors.Is(err, server.ErrLockTimeout) {
+	if err := open(t, c).CheckDataDir(t.Context(), real(t).path("data")); !errors.Is(err, server.ErrLockTimeout) {
 		t.Errorf("got %v, want ErrLockTimeout", err)
 	}
 	all(t, b.End)
@@ -441,8 +441,8 @@ func TestDataDirIsNotJudgedWithoutTheLock(t *testing.T) {
 
 // G3: the checkpoint that the server tells is one that its log has.
 func TestCheckpointIsToldByTheServer(t *testing.T) {
-	s := open(t, real.backupAccount(t))
-	real.exec(t, "SET GLOBAL innodb_log_checkpoint_now=1")
+	s := open(t, real(t).backupAccount(t))
+	real(t).exec(t, "SET GLOBAL innodb_log_checkpoint_now=1")
 	at, err := s.Checkpoint(t.Context())
 	now, err2 := s.LSN(t.Context())
 	if err != nil || err2 != nil || at == 0 || at > now {
