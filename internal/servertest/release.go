@@ -77,7 +77,7 @@ func (r Release) String() string { return r.name }
 func (r Release) ofSystem() bool { return r == MariaDB1011 }
 
 // MySQL says whether it is one of MySQL, and not of MariaDB.
-func (r Release) MySQL() bool { return strings.HasPrefix(r.orUsual().name, "mysql-") }
+func (r Release) MySQL() bool { return strings.HasPrefix(r.name, "mysql-") }
 
 // program is the server's.
 func (r Release) program() string {
