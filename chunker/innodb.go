@@ -184,7 +184,7 @@ func (r *run) identify(ctx context.Context, s *space) error {
 		return err
 	}
 	info.ID, s.file.HeadLSN = innodb.FSPSpaceID(head), innodb.LSN(head)
-	info.Encrypted = saysEncrypted(s.pages, head)
+	info.Encrypted = s.pages.SaysEncrypted(head)
 	s.encrypted.Store(info.Encrypted)
 	return nil
 }
@@ -317,18 +317,19 @@ func (r *run) copyChunk(ctx context.Context, s *space, out *runs, off int64, n i
 		return fmt.Errorf("read %s at %d: %w", s.file.Abs, off, err)
 	}
 	clear(p[got-got%s.pages.Physical:])
-	if err := r.checkPages(ctx, s, p, off); err != nil {
+	compressed, err := r.checkPages(ctx, s, p, off)
+	if err != nil {
 		b.Release()
 		return err
 	}
 	b.SetLen(n)
-	return out.write(off, b, s.grain())
+	return out.write(off, b, s.grain(compressed))
 }
 
 // grain is the unit in which zeros become holes: whole pages, or what a file
-// system can punch out of a page_compressed page.
-func (s *space) grain() int {
-	if s.pages.PageCompressed {
+// system can punch out of a page_compressed page, of which there are some.
+func (s *space) grain(compressed bool) int {
+	if compressed || s.pages.PageCompressed {
 		return punchSize
 	}
 	return s.pages.Physical
@@ -337,8 +338,8 @@ func (s *space) grain() int {
 const punchSize = innodb.PunchSize
 
 // checkPages checks the pages of p, which starts at off, reads torn ones again
-// and clears what is no content.
-func (r *run) checkPages(ctx context.Context, s *space, p []byte, off int64) error {
+// and clears what is no content. It says whether any is page_compressed.
+func (r *run) checkPages(ctx context.Context, s *space, p []byte, off int64) (compressed bool, err error) {
 	size := s.pages.Physical
 	no := s.file.firstPage() + format.PageNo(off/int64(size))
 	var newest format.LSN
@@ -351,36 +352,38 @@ func (r *run) checkPages(ctx context.Context, s *space, p []byte, off int64) err
 		}
 		if err := s.pages.Verify(page, no); err != nil {
 			if err := r.readAgain(ctx, s, page, no, off, err); err != nil {
-				return err
+				return false, err
 			}
 		}
 		newest = max(newest, innodb.LSN(page))
 		age.See(page)
-		s.inspect(page, no)
+		compressed = s.inspect(page, no) || compressed
 	}
 	s.raise(newest)
 	s.ageMu.Lock()
 	defer s.ageMu.Unlock()
 	s.age.Join(age)
-	return nil
+	return compressed, nil
 }
 
-// inspect looks at a sound page for what is not about damage.
-func (s *space) inspect(page []byte, no format.PageNo) {
-	if s.pages.PageEncrypted(page) || no == 0 && saysEncrypted(s.pages, page) {
+// inspect looks at a sound page for what is not about damage, and says whether it is
+// page_compressed: then it clears what is no content.
+func (s *space) inspect(page []byte, no format.PageNo) (compressed bool) {
+	if s.pages.PageEncrypted(page) || no == 0 && s.pages.SaysEncrypted(page) {
 		s.encrypted.Store(true)
 	}
-	if s.pages.PageCompressed {
+	if compressed = s.pages.Compressed(page); compressed {
 		clear(page[s.pages.Used(page):])
 	}
 	if s.pages.FullCRC32 && (s.pages.Compressed(page) || s.pages.PageEncrypted(page)) {
-		return // the space id is part of the stream
+		return compressed // the space id is part of the stream
 	}
 	// IMPORT TABLESPACE rewrites a file in place, page by page. A page of
 	// another tablespace means that we met it half way.
 	if id := innodb.SpaceID(page); id != s.entry.Space.ID && !innodb.IsZero(page) {
 		s.foreign.Store(true)
 	}
+	return compressed
 }
 
 func (s *space) raise(lsn format.LSN) {

@@ -66,9 +66,15 @@ type Filter struct {
 	TablesFile       string `json:"tables_file,omitempty"`
 }
 
+// The families of servers.
+const (
+	DialectMariaDB = "mariadb"
+	DialectMySQL   = "mysql"
+)
+
 // Server describes the source server as far as a restore needs it.
 type Server struct {
-	// Dialect is the family: "mariadb" or "mysql".
+	// Dialect is the family: DialectMariaDB or DialectMySQL.
 	Dialect string `json:"dialect"`
 	Version string `json:"version"`
 	Comment string `json:"version_comment,omitempty"`
@@ -95,14 +101,15 @@ type Server struct {
 
 // Redo describes the copied part of the redo log.
 type Redo struct {
-	// Format names framing and record encoding: "mariadb-10.8".
+	// Format names framing and record encoding: RedoMariaDB, RedoMySQL.
 	Format string `json:"format"`
 	// Creator is the creator string of the source's log header.
 	Creator string `json:"creator,omitempty"`
 	// CheckpointLSN is where recovery starts and the first redo byte's LSN.
 	CheckpointLSN LSN `json:"checkpoint_lsn"`
 	// CheckpointEndLSN is where the FILE_CHECKPOINT mini-transactions of
-	// that checkpoint start; between CheckpointLSN and EndLSN.
+	// that checkpoint start; between CheckpointLSN and EndLSN. In a log that has
+	// none it is CheckpointLSN.
 	CheckpointEndLSN LSN `json:"checkpoint_end_lsn"`
 	// EndLSN is the LSN after the last byte: the state under the lock.
 	EndLSN LSN `json:"end_lsn"`

@@ -19,7 +19,7 @@ func (b *run) recoverable(ctx context.Context) error {
 		return err
 	}
 	files, _ = divide(files)
-	return b.refuseBoth(files, func() (*chunker.File, error) { return chunker.FirstEncrypted(files) })
+	return b.refuseBoth(files, func() (*chunker.File, error) { return chunker.FirstEncrypted(files, b.source.ParseFlags) })
 }
 
 // stillRecoverable looks at what was sent: the two may have met meanwhile. The end

@@ -5,6 +5,7 @@ package family
 
 import (
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/internal/innodb/redolog"
 )
 
@@ -19,6 +20,8 @@ type Family interface {
 
 // Restorer is what a restore needs.
 type Restorer interface {
+	// ParseFlags reads the flags of a tablespace.
+	ParseFlags(flags uint32) (innodb.PageFormat, error)
 	// RedoHead returns what stands in front of the joined redo of a backup, up to
 	// extract.RedoStart, so that it becomes a log of the family's. An error says
 	// that the manifest is damaged, unless it is format.ErrUnsupported.

@@ -17,8 +17,6 @@ type Sender interface {
 	server.Dialect
 	// Files finds the files of a server with that layout.
 	Files(chunker.Layout) chunker.Discoverer
-	// ParseFlags reads the flags of a tablespace.
-	ParseFlags(flags uint32) (innodb.PageFormat, error)
 	// OpenRedo opens the redo log in dir at its newest checkpoint. One that the
 	// family cannot read is innodb.ErrUnsupportedLog.
 	OpenRedo(ctx context.Context, dir string) (redotail.Log, error)
@@ -27,7 +25,7 @@ type Sender interface {
 // Source is a live server and what its family knows of its files.
 type Source struct {
 	server.Server
-	family Sender
+	family Family
 }
 
 // Open connects to a server, and attaches it to the first of the families that
@@ -45,14 +43,14 @@ func Open(ctx context.Context, c server.Config, log *slog.Logger, families []Fam
 }
 
 // dialect keeps the family with the server that it attaches.
-type dialect struct{ Sender }
+type dialect struct{ Family }
 
 func (d dialect) Attach(ctx context.Context, s *server.Session) (server.Server, error) {
-	srv, err := d.Sender.Attach(ctx, s)
+	srv, err := d.Family.Attach(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	return Source{srv, d.Sender}, nil
+	return Source{srv, d.Family}, nil
 }
 
 // Files finds the server's files.

@@ -43,6 +43,9 @@ func (f PageFormat) Decompress(dst, page []byte) error {
 	if len(dst) != f.Logical || len(page) != f.Physical {
 		return fmt.Errorf("expanding %d bytes into %d with page size %d: %w", len(page), len(dst), f.Logical, ErrFormat)
 	}
+	if f.MySQL && f.Compressed(page) {
+		return f.expandMySQL(dst, page)
+	}
 	stream, algorithm, err := f.stream(page)
 	if err != nil {
 		return err

@@ -43,6 +43,15 @@ func (f PageFormat) CryptData(page0 []byte) (c Crypt, ok bool) {
 	return Crypt{MinKeyVersion: u32(p, 0), KeyID: u32(p, 4), Mode: p[8]}, true
 }
 
+// SaysEncrypted says whether page 0 says that pages may be encrypted.
+func (f PageFormat) SaysEncrypted(page0 []byte) bool {
+	if f.MySQL {
+		return f.Encrypted || f.mysqlEncryptionInfo(page0)
+	}
+	c, ok := f.CryptData(page0)
+	return ok && c.Encrypted()
+}
+
 // cryptOffset is where the encryption data start: after the extent descriptors,
 // one for every extent the page describes (InnoDB fsp0fsp.h).
 func (f PageFormat) cryptOffset() int {

@@ -31,12 +31,17 @@ const (
 type PageFormat struct {
 	// FullCRC32 tells the format of MariaDB 10.4 and later from the older.
 	FullCRC32 bool
+	// MySQL tells the pages of MySQL 5.7 and later: each may be compressed or
+	// encrypted, as its type says. PageCompressed is false then.
+	MySQL bool
+	// Encrypted is set by the flags of MySQL; in MariaDB they do not tell.
+	Encrypted bool
 	// Logical is innodb_page_size, Physical the size of a page in the file,
 	// in bytes. They differ only for ROW_FORMAT=COMPRESSED.
 	Logical, Physical int
 	// Zip is ROW_FORMAT=COMPRESSED.
 	Zip bool
-	// PageCompressed says that pages may be page_compressed.
+	// PageCompressed says that pages may be page_compressed in MariaDB's way.
 	PageCompressed bool
 	// Algorithm is the one of page_compressed tablespaces of full_crc32;
 	// older ones name it in every page.

@@ -85,6 +85,8 @@ func (f PageFormat) verifySum(page []byte) *ChecksumError {
 	switch {
 	case f.FullCRC32:
 		return verifyFull(page)
+	case f.MySQL:
+		return f.verifyMySQL(page)
 	case f.Zip:
 		return verifyZip(page)
 	default:
@@ -158,7 +160,13 @@ func (f PageFormat) verifyOld(page []byte) *ChecksumError {
 			return f.verifyOldCryptCompressed(page)
 		}
 	}
-	trailer := len(page) - oldTrailer
+	return f.verifyPlain(page)
+}
+
+// verifyPlain checks a page before full_crc32 that is neither compressed nor
+// encrypted.
+func (f PageFormat) verifyPlain(page []byte) *ChecksumError {
+	want, trailer := oldCRC(page), len(page)-oldTrailer
 	first, second := u32(page, offChecksum), u32(page, trailer)
 	if first != want || second != want {
 		if !legacySums(page, first, second) {
@@ -223,9 +231,9 @@ func (f PageFormat) verifyOldCryptCompressed(page []byte) *ChecksumError {
 // spatial index's page whenever it writes one (InnoDB buf0flu.cc): its counter
 // begins anew when it starts, and a number from before would make every search
 // think that the page was split meanwhile and go through its neighbour twice.
-// Redo sets that number, so it must be cleared here as well.
+// Redo sets that number, so it must be cleared here as well. MySQL does not.
 func (f PageFormat) Seal(page []byte) {
-	if !f.FullCRC32 && Type(page) == TypeRTree {
+	if !f.FullCRC32 && !f.MySQL && Type(page) == TypeRTree {
 		clear(page[offKeyVersion:offSpaceID])
 	}
 	switch n := len(page); {
@@ -245,6 +253,9 @@ func (f PageFormat) Seal(page []byte) {
 // Compressed says whether a sound page is page_compressed, so that it must go
 // through Decompress before its content can be read.
 func (f PageFormat) Compressed(page []byte) bool {
+	if f.MySQL {
+		return !f.Zip && (Type(page) == typeMySQLCompressed || Type(page) == typeMySQLCompressedEncrypted)
+	}
 	if !f.PageCompressed {
 		return false
 	}
@@ -257,6 +268,9 @@ func (f PageFormat) Compressed(page []byte) bool {
 
 // PageEncrypted says whether a sound page is stored encrypted.
 func (f PageFormat) PageEncrypted(page []byte) bool {
+	if f.MySQL {
+		return mysqlEncrypted(page)
+	}
 	if f.FullCRC32 {
 		return u32(page, offChecksum) != 0
 	}
@@ -282,6 +296,10 @@ func (f PageFormat) Used(page []byte) int {
 	}
 	var used int
 	switch {
+	case f.MySQL && mysqlEncrypted(page):
+		used = len(page)
+	case f.MySQL:
+		used = offData + u16(page, offMySQLLength)
 	case f.FullCRC32:
 		used, _ = fullSize(page)
 	case Type(page) == TypePageCompressed:

@@ -6,6 +6,7 @@ package mariadb
 
 import (
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/internal/mariadb/redo"
 )
 
@@ -13,7 +14,10 @@ import (
 type Family struct{}
 
 // Name is the word of manifests for it.
-func (Family) Name() string { return "mariadb" }
+func (Family) Name() string { return format.DialectMariaDB }
+
+// ParseFlags reads the flags of a tablespace.
+func (Family) ParseFlags(flags uint32) (innodb.PageFormat, error) { return innodb.ParseFlags(flags) }
 
 // RedoHead makes the head of a log from which a server starts as from a backup.
 func (Family) RedoHead(b *format.Backup) ([]byte, error) { return redo.BackupHead(b) }

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/xbstream/xbstream/chunker"
-	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/internal/mariadb/files"
 	"github.com/xbstream/xbstream/internal/mariadb/source"
 	"github.com/xbstream/xbstream/internal/mariadb/tail"
@@ -22,9 +21,6 @@ func (Family) Attach(ctx context.Context, s *server.Session) (server.Server, err
 
 // Files finds the files of a server.
 func (Family) Files(l chunker.Layout) chunker.Discoverer { return files.New(l) }
-
-// ParseFlags reads the flags of a tablespace.
-func (Family) ParseFlags(flags uint32) (innodb.PageFormat, error) { return innodb.ParseFlags(flags) }
 
 // OpenRedo opens the redo log in dir at its newest checkpoint.
 func (Family) OpenRedo(ctx context.Context, dir string) (redotail.Log, error) {

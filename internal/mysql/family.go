@@ -4,7 +4,9 @@ import (
 	"fmt"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/internal/innodb/redolog"
+	"github.com/xbstream/xbstream/internal/mysql/pages"
 	"github.com/xbstream/xbstream/internal/mysql/redo"
 )
 
@@ -12,7 +14,7 @@ import (
 type Family struct{}
 
 // Name is the word of manifests for it.
-func (Family) Name() string { return "mysql" }
+func (Family) Name() string { return format.DialectMySQL }
 
 // RedoHead makes the head of a linear log.
 func (Family) RedoHead(b *format.Backup) ([]byte, error) {
@@ -22,6 +24,9 @@ func (Family) RedoHead(b *format.Backup) ([]byte, error) {
 	}
 	return redo.Linear{First: first, Checkpoint: first, Creator: b.Redo.Creator}.Encode(), nil
 }
+
+// ParseFlags reads the flags of a tablespace.
+func (Family) ParseFlags(flags uint32) (innodb.PageFormat, error) { return pages.ParseFlags(flags) }
 
 // Redo returns what recovery must know of the redo log.
 func (Family) Redo() redolog.Dialect { return Redo() }

@@ -134,11 +134,11 @@ func (recovery) Run(run []byte) (redolog.Run, error) {
 	return out, nil
 }
 
-// pages keeps what recovered pages, whose buffers are large.
-var pages = sync.Pool{New: func() any { return new(openPage) }}
+// openPages keeps what recovered pages, whose buffers are large.
+var openPages = sync.Pool{New: func() any { return new(openPage) }}
 
 func (recovery) Open(page []byte, t redolog.Target) redolog.Page {
-	p := pages.Get().(*openPage)
+	p := openPages.Get().(*openPage)
 	p.page.Reset(page, t)
 	return p
 }
@@ -151,7 +151,7 @@ func (p *openPage) Apply(run []byte) (int, error) { return p.page.Run(run) }
 func (p *openPage) Close() error {
 	err := p.page.Finish()
 	p.page.Reset(nil, redolog.Target{})
-	pages.Put(p)
+	openPages.Put(p)
 	return err
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/internal/innodb/filename"
+	"github.com/xbstream/xbstream/internal/mysql/pages"
 	"github.com/xbstream/xbstream/internal/source"
 )
 
@@ -313,16 +314,16 @@ func (d *Discoverer) tryReadSystem(abs string, sys *chunker.System) error {
 		return nil
 	}
 	sys.Flags = innodb.Flags(buf)
-	pages, err := ParseFlags(sys.Flags)
+	form, err := pages.ParseFlags(sys.Flags)
 	if err != nil {
 		return err
 	}
 	trx := buf[size*int(innodb.TrxSysPage):]
-	if err := errors.Join(pages.Verify(buf[:size], 0), pages.Verify(trx, innodb.TrxSysPage)); err != nil {
+	if err := errors.Join(form.Verify(buf[:size], 0), form.Verify(trx, innodb.TrxSysPage)); err != nil {
 		return err
 	}
 	// It still has the area where servers before 8.0.20 wrote pages twice.
-	sys.Doublewrite, _ = pages.DoublewriteRange(trx)
+	sys.Doublewrite, _ = form.DoublewriteRange(trx)
 	return nil
 }
 

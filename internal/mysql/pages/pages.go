@@ -1,4 +1,5 @@
-package files
+// Package pages knows the form of the pages of a MySQL tablespace.
+package pages
 
 import (
 	"fmt"
@@ -19,10 +20,12 @@ const (
 )
 
 // ParseFlags reads FSP_SPACE_FLAGS as MySQL writes them: what it has in common with
-// older InnoDB is the form of the pages.
+// older InnoDB is the size of the pages.
 func ParseFlags(flags uint32) (innodb.PageFormat, error) {
 	if flags&(flagPageCompressed|flagFullCRC32) != 0 {
 		return innodb.PageFormat{}, fmt.Errorf("tablespace flags %#x: unknown bits: %w", flags, innodb.ErrFormat)
 	}
-	return innodb.ParseFlags(flags &^ (flagDataDir | flagShared | flagTemporary | flagEncryption | flagSDI))
+	f, err := innodb.ParseFlags(flags &^ (flagDataDir | flagShared | flagTemporary | flagEncryption | flagSDI))
+	f.MySQL, f.Encrypted = true, flags&flagEncryption != 0
+	return f, err
 }
