@@ -243,7 +243,7 @@ func (a *assembly) redoLog(m *format.Manifest) error {
 	if len(head) > RedoStart {
 		return fmt.Errorf("the head of the redo log has %d bytes, there is room for %d", len(head), RedoStart)
 	}
-	f, err := a.t.stage.OpenFile(redoPart, os.O_WRONLY, 0)
+	f, err := a.t.stage.OpenFile(redoPart, os.O_CREATE|os.O_WRONLY, 0o600) // a log may have no redo
 	if err != nil {
 		return err
 	}

@@ -35,12 +35,12 @@ type Options struct {
 	// staging directory before anything is published.
 	Prepare func(ctx context.Context, dir string) error
 	// Redo, if set, is called when the first redo of a backup arrives, with the
-	// LSN of its first byte and a handle of its own on the log in the making,
+	// position of its first byte and a handle of its own on the log in the making,
 	// which it closes: redo starts at offset RedoStart, what is in
 	// front of it is not there yet. The function it returns is called whenever
-	// more was written, with the LSN after it; it should not wait. All calls
+	// more was written, with the position after it; it should not wait. All calls
 	// come one after the other, and before that of Prepare.
-	Redo func(log *os.File, first format.LSN) (arrived func(end format.LSN))
+	Redo func(log *os.File, first format.RedoPosition) (arrived func(end format.RedoPosition))
 	// RedoHead makes what stands in front of the redo of a backup, at most
 	// RedoStart bytes. Its error is format.ErrUnsupported, or
 	// says that the manifest is damaged.
@@ -78,9 +78,9 @@ func (o Options) withDefaults() Options {
 		o.Chosen = func() error { return nil }
 	}
 	if o.Redo == nil {
-		o.Redo = func(log *os.File, _ format.LSN) func(format.LSN) {
+		o.Redo = func(log *os.File, _ format.RedoPosition) func(format.RedoPosition) {
 			log.Close()
-			return func(format.LSN) {}
+			return func(format.RedoPosition) {}
 		}
 	}
 	if o.Log == nil {

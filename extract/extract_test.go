@@ -69,14 +69,14 @@ func (s source) archive(t testing.TB) []byte {
 		check(t, err)
 		writeContent(t, w, f.No, content)
 		if n := min(len(s.redo), 100); n > 0 {
-			check(t, w.WriteRedo(lsn, s.redo[:n]))
+			check(t, w.WriteRedo(format.RedoPosition(lsn), s.redo[:n]))
 			s.redo, lsn = s.redo[n:], lsn+format.LSN(n)
 		}
 		check(t, w.EndFile(f.No, f.Size))
 		m.Files = append(m.Files, f)
 	}
 	if len(s.redo) > 0 {
-		check(t, w.WriteRedo(lsn, s.redo))
+		check(t, w.WriteRedo(format.RedoPosition(lsn), s.redo))
 	}
 	_, err = w.Close(m)
 	check(t, err)
@@ -349,22 +349,22 @@ func TestRedoBecomesALinearLog(t *testing.T) {
 // that is said to be.
 func TestRedoCanBeReadAsItArrives(t *testing.T) {
 	redo := bytes.Repeat([]byte("redo"), 100)
-	var ends []format.LSN
-	follow := func(log *os.File, first format.LSN) func(format.LSN) {
+	var ends []format.RedoPosition
+	follow := func(log *os.File, first format.RedoPosition) func(format.RedoPosition) {
 		t.Cleanup(func() { log.Close() })
 		if first != 15000 {
-			t.Errorf("redo starts at LSN %v, want 15000", first)
+			t.Errorf("redo starts at %v, want 15000", first)
 		}
-		return func(end format.LSN) {
+		return func(end format.RedoPosition) {
 			ends = append(ends, end)
 			got := make([]byte, end-first)
 			if _, err := log.ReadAt(got, mariadb.StartOffset); err != nil || !bytes.Equal(got, redo[:len(got)]) {
-				t.Errorf("redo up to LSN %v is not what was sent: %v", end, err)
+				t.Errorf("redo up to %v is not what was sent: %v", end, err)
 			}
 		}
 	}
 	prepare := func(context.Context, string) error {
-		if want := []format.LSN{15100, 15200, 15400}; !slices.Equal(ends, want) {
+		if want := []format.RedoPosition{15100, 15200, 15400}; !slices.Equal(ends, want) {
 			t.Errorf("told of %v before preparing, want %v", ends, want)
 		}
 		return nil

@@ -342,7 +342,7 @@ type redoWriter struct {
 	t       *target
 	f       *os.File
 	first   uint64
-	arrived func(end format.LSN) // from Options.Redo
+	arrived func(end format.RedoPosition) // from Options.Redo
 }
 
 func (w *redoWriter) write(f *format.Frame) error {
@@ -354,7 +354,7 @@ func (w *redoWriter) write(f *format.Frame) error {
 	if _, err := w.f.WriteAt(f.Bytes(), RedoStart+int64(f.Pos-w.first)); err != nil {
 		return fmt.Errorf("write redo: %w", err)
 	}
-	w.arrived(format.LSN(f.Pos) + format.LSN(f.Len))
+	w.arrived(format.RedoPosition(f.Pos) + format.RedoPosition(f.Len))
 	return nil
 }
 
@@ -367,7 +367,7 @@ func (w *redoWriter) begin(first uint64) (err error) {
 	if err != nil {
 		return err
 	}
-	w.first, w.arrived = first, w.t.opt.Redo(log, format.LSN(first))
+	w.first, w.arrived = first, w.t.opt.Redo(log, format.RedoPosition(first))
 	return nil
 }
 

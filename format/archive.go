@@ -264,7 +264,7 @@ func (s *Selection) take(f *Frame, h *frameHeader, p place) error {
 		s.totals.Files++
 	case FrameRedo:
 		if s.redoNext != 0 && s.redoNext != h.offset {
-			return fmt.Errorf("REDO frame at LSN %d, expected %d", h.offset, s.redoNext)
+			return fmt.Errorf("REDO frame at position %d, expected %d", h.offset, s.redoNext)
 		}
 		s.redoNext = h.offset + uint64(h.rawLen)
 		s.totals.RedoBytes += uint64(h.rawLen)

@@ -34,7 +34,7 @@ func threeFiles(t testing.TB, id byte, opt WriterOptions) []byte {
 			check(t, w.WriteHole(f.No, f.Size, 4096))
 			f.Size += 4096
 		}
-		check(t, w.WriteRedo(LSN(1000+10*i), []byte("0123456789")))
+		check(t, w.WriteRedo(RedoPosition(1000+10*i), []byte("0123456789")))
 		check(t, w.EndFile(f.No, f.Size))
 		m.Files = append(m.Files, f)
 	}

@@ -9,9 +9,9 @@ type Arrival struct {
 	sizes []int64 // of file n at n-1, or one of the negative values below
 	// count is how many files there are when only the END frame says so.
 	count    FileNo
-	redoFrom LSN
-	redoTo   LSN // 0 when there was no redo
-	taken    int // numbers that entries have named
+	redoFrom RedoPosition
+	redoTo   RedoPosition // 0 when there was no redo
+	taken    int          // numbers that entries have named
 }
 
 // Sizes that are none.
@@ -26,10 +26,10 @@ const (
 func Announced(t Totals, m *Manifest) *Arrival {
 	a := &Arrival{count: FileNo(min(t.Files, MaxFiles))}
 	if t.RedoBytes > 0 && m.Backup != nil {
-		a.redoFrom = m.Backup.Redo.CheckpointLSN
-		a.redoTo = a.redoFrom + LSN(t.RedoBytes)
+		a.redoFrom, _ = m.Backup.Redo.Position(m.Backup.Redo.CheckpointLSN)
+		a.redoTo = a.redoFrom + RedoPosition(t.RedoBytes)
 	} else if t.RedoBytes > 0 {
-		a.redoTo = LSN(t.RedoBytes)
+		a.redoTo = RedoPosition(t.RedoBytes)
 	}
 	return a
 }
@@ -45,9 +45,9 @@ func (a *Arrival) Frame(f *Frame) {
 		a.sizes[f.File-1] = int64(f.Pos)
 	case FrameRedo:
 		if a.redoTo == 0 {
-			a.redoFrom = LSN(f.Pos)
+			a.redoFrom = RedoPosition(f.Pos)
 		}
-		a.redoTo = LSN(f.Pos) + LSN(f.Len)
+		a.redoTo = RedoPosition(f.Pos) + RedoPosition(f.Len)
 	}
 }
 

@@ -79,8 +79,11 @@ func checkBackup(b *Backup) error {
 	default:
 		return fmt.Errorf("%w: backup of type %q", ErrUnsupported, b.Type)
 	}
-	if f := b.Redo.Format; f != RedoMariaDB {
+	if f := b.Redo.Format; f != RedoMariaDB && f != RedoMySQL {
 		return fmt.Errorf("%w: redo format %q", ErrUnsupported, f)
+	}
+	if d := b.Server.Dialect; (d == DialectMySQL) != (b.Redo.Format == RedoMySQL) {
+		return fmt.Errorf("redo format %q of a server of the family %q", b.Redo.Format, clip(d))
 	}
 	if e := b.Redo.Encryption; e != "" {
 		if raw, err := hex.DecodeString(e); err != nil || len(raw) != redoEncryptionSize {
@@ -102,9 +105,6 @@ func checkBackup(b *Backup) error {
 	}
 	return b.Server.Check()
 }
-
-// RedoMariaDB is the redo format of MariaDB since 10.8, SPEC.md §4.5.
-const RedoMariaDB = "mariadb-10.8"
 
 // redoEncryptionSize is the size of what an encrypted log's header says of the
 // encryption.
@@ -154,7 +154,7 @@ var (
 
 func (s *Server) checkGTID(gtid string) error {
 	grammar := gtidMariaDB
-	if s.Dialect == "mysql" {
+	if s.Dialect == DialectMySQL {
 		grammar = gtidMySQL
 	}
 	if gtid != "" && !grammar.MatchString(gtid) {

@@ -28,6 +28,7 @@ type Entries struct {
 	system  []systemFile
 	systems int
 	link    string // the first link file
+	own     string // the first file that only a MySQL server makes
 }
 
 type systemFile struct {
@@ -63,6 +64,9 @@ func (e *Entries) Add(f *File) error {
 	}
 	if e.link == "" && f.Arrived() && path.Ext(f.Path) == ".isl" {
 		e.link = f.Path
+	}
+	if e.own == "" && f.Arrived() && ofMySQLServer(f.Path) {
+		e.own = f.Path
 	}
 	if f.Kind == KindSystem {
 		if e.systems++; e.systems <= maxDataFiles {
@@ -125,7 +129,24 @@ func (e *Entries) Check(m *Manifest, partial bool) error {
 	if e.link != "" {
 		return fmt.Errorf("%q: %w", e.link, errLink)
 	}
+	if e.own != "" && m.Backup.Server.Dialect == DialectMySQL {
+		return fmt.Errorf("%q: a MySQL server makes it anew for each data directory", e.own)
+	}
 	return e.checkSystem(&m.Backup.Server, partial)
+}
+
+// ofMySQLServer says whether a path is that of a file, or a directory, that a MySQL
+// server makes for itself: its identity, its redo log, pages that it wrote twice,
+// temporary tables. What a backup brought of them would harm the copy.
+func ofMySQLServer(p string) bool {
+	top, _, below := strings.Cut(p, "/")
+	switch top {
+	case "#innodb_redo", "#innodb_temp":
+		return true
+	case "auto.cnf", "ibtmp1":
+		return !below
+	}
+	return !below && strings.HasPrefix(top, "#ib_") && strings.HasSuffix(top, "dblwr")
 }
 
 // below says whether one of the directories is a file. The paths are sorted.
@@ -202,16 +223,30 @@ func double(s []uint64) (k uint64, twice bool) {
 
 // CheckRedo compares the redo that arrived, from and to, both 0 when there was
 // none, with what the manifest says of it.
-func (m *Manifest) CheckRedo(from, to LSN) error {
+func (m *Manifest) CheckRedo(from, to RedoPosition) error {
 	if m.Backup == nil {
 		if to != 0 {
 			return errors.New("redo arrived, but it describes no backup")
 		}
 		return nil
 	}
-	redo := m.Backup.Redo
-	if to == 0 || from != redo.CheckpointLSN || to != redo.EndLSN {
-		return fmt.Errorf("redo from LSN %d to %d announced, %d to %d arrived", redo.CheckpointLSN, redo.EndLSN, from, to)
+	redo := &m.Backup.Redo
+	wantFrom, ok1 := redo.Position(redo.CheckpointLSN)
+	wantTo, ok2 := redo.Position(redo.EndLSN)
+	switch {
+	case !ok1 || !ok2:
+		return fmt.Errorf("no redo of the format %s can be from LSN %d to %d", redo.Format, redo.CheckpointLSN, redo.EndLSN)
+	case to == 0 && redo.empty():
+	case to == 0:
+		return fmt.Errorf("redo from LSN %d to %d announced, none arrived", redo.CheckpointLSN, redo.EndLSN)
+	case from != wantFrom || to != wantTo:
+		return fmt.Errorf("redo from LSN %d to %d announced (positions %d to %d), positions %d to %d arrived", redo.CheckpointLSN, redo.EndLSN, wantFrom, wantTo, from, to)
+	}
+	if redo.Format == RedoMySQL {
+		if redo.CheckpointEndLSN != redo.CheckpointLSN {
+			return fmt.Errorf("checkpoint_end_lsn %d is not the checkpoint LSN %d", redo.CheckpointEndLSN, redo.CheckpointLSN)
+		}
+		return nil
 	}
 	if redo.CheckpointEndLSN < redo.CheckpointLSN || redo.CheckpointEndLSN >= redo.EndLSN {
 		return fmt.Errorf("FILE_CHECKPOINT at LSN %d is outside the redo from %d to %d", redo.CheckpointEndLSN, redo.CheckpointLSN, redo.EndLSN)

@@ -79,7 +79,7 @@ const (
 	FrameData     FrameType = 2 // bytes of a file
 	FrameHole     FrameType = 3 // a run of zero bytes of a file
 	FrameClose    FrameType = 4 // the file is complete; Offset is its size
-	FrameRedo     FrameType = 5 // whole mini-transactions; Offset is their LSN
+	FrameRedo     FrameType = 5 // whole mini-transactions; Offset is their RedoPosition
 	FrameManifest FrameType = 6 // a piece of the manifest
 	FrameIndex    FrameType = 7 // where the frames before it are
 	FrameEnd      FrameType = 8 // totals and digest; always the last frame

@@ -118,6 +118,12 @@ func DecodeManifest(r io.Reader, each func(*File) error) (*Manifest, error) {
 	}
 }
 
+// DecodeManifestHead reads a manifest without its files.
+func DecodeManifestHead(r io.Reader) (*Manifest, error) {
+	d := manifestDecoder{r: bufio.NewReaderSize(r, MaxManifestLine)}
+	return d.head()
+}
+
 // ReadManifest reads a manifest with all its files into memory.
 func ReadManifest(r io.Reader) (*Manifest, error) {
 	var files []File

@@ -21,7 +21,7 @@ type Frame struct {
 	// File is the file concerned, 0 for REDO and MANIFEST.
 	File FileNo
 	// Pos is the offset in the file of DATA and HOLE, the size of the file
-	// for CLOSE, the LSN of REDO, the position within MANIFEST.
+	// for CLOSE, the RedoPosition of REDO, the position within MANIFEST.
 	Pos uint64
 	// Len is the number of raw bytes, of payload or of hole.
 	Len int64
@@ -31,6 +31,8 @@ type Frame struct {
 	Kind   FileKind
 	Source string
 	Space  *Space
+	// Dialect is the family of the server whose tablespace it is.
+	Dialect string
 
 	buf *Buffer
 }
@@ -341,7 +343,10 @@ func (f *Frame) parseProvisional() error {
 	if err := unmarshal(f.Bytes(), &p); err != nil {
 		return fmt.Errorf("FILE frame: %w", err)
 	}
-	f.Path, f.Kind, f.Source, f.Space = p.Path, p.Kind, p.Source, p.Space
+	f.Path, f.Kind, f.Source, f.Space, f.Dialect = p.Path, p.Kind, p.Source, p.Space, p.Dialect
+	if f.Dialect == "" {
+		f.Dialect = DialectMariaDB
+	}
 	if !p.Kind.ofFile() {
 		return fmt.Errorf("FILE frame: %w: kind %q", ErrUnsupported, p.Kind)
 	}

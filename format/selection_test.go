@@ -34,7 +34,7 @@ func manyFiles(t testing.TB, n, size int, opt WriterOptions) []byte {
 			check(t, w.WriteData(f.No, f.Size, b))
 			f.Size += n
 		}
-		check(t, w.WriteRedo(lsn, []byte{byte(i)}))
+		check(t, w.WriteRedo(RedoPosition(lsn), []byte{byte(i)}))
 		lsn++
 		if i%3 == 0 {
 			w.mu.Lock()

@@ -129,7 +129,7 @@ func (s *stream) close(h *frameHeader) error {
 
 func (s *stream) redo(h *frameHeader) error {
 	if s.redoNext != 0 && h.offset != s.redoNext {
-		return fmt.Errorf("REDO frame at LSN %d, expected %d", h.offset, s.redoNext)
+		return fmt.Errorf("REDO frame at position %d, expected %d", h.offset, s.redoNext)
 	}
 	s.redoNext = h.offset + uint64(h.rawLen)
 	s.totals.RedoBytes += uint64(h.rawLen)

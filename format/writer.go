@@ -24,6 +24,8 @@ type Writer struct {
 	w   io.Writer
 	id  ArchiveID
 	enc *zstd.Encoder // nil: payloads are stored
+	// dialect is that of FILE frames.
+	dialect string
 
 	mu       *turn
 	s        *stream
@@ -35,6 +37,8 @@ type Writer struct {
 
 // WriterOptions of NewWriter. The zero value stores payloads as they are.
 type WriterOptions struct {
+	// Dialect is the family of the server whose tablespaces come; empty is MariaDB's.
+	Dialect string
 	// Compress says how hard to compress payloads.
 	Compress Level
 	// Parallel is the number of payloads compressed at the same time at
@@ -48,6 +52,9 @@ type provisional struct {
 	Kind   FileKind `json:"kind"`
 	Source string   `json:"source,omitempty"`
 	Space  *Space   `json:"space,omitempty"`
+	// Dialect is Server.Dialect where it is not MariaDB's, and the file is of a
+	// tablespace.
+	Dialect string `json:"dialect,omitempty"`
 }
 
 var errClosed = errors.New("archive is already closed")
@@ -70,7 +77,11 @@ func newWriter(w io.Writer, id ArchiveID, opt WriterOptions) (*Writer, error) {
 	if _, err := w.Write(head[:]); err != nil {
 		return nil, fmt.Errorf("write archive: %w", err)
 	}
-	return &Writer{w: w, id: id, enc: enc, mu: newTurn(), s: newStream(head[:]), off: archiveHeaderSize}, nil
+	dialect := opt.Dialect
+	if dialect == DialectMariaDB {
+		dialect = ""
+	}
+	return &Writer{w: w, id: id, enc: enc, dialect: dialect, mu: newTurn(), s: newStream(head[:]), off: archiveHeaderSize}, nil
 }
 
 // ID returns the archive's id in hexadecimal.
@@ -85,6 +96,9 @@ func (w *Writer) BeginFile(f File) (FileNo, error) {
 		return 0, fmt.Errorf("file %q: control character in its path at the source, %q", f.Path, f.Source)
 	}
 	said := provisional{Path: f.Path, Kind: f.Kind, Source: f.Source, Space: f.Space}
+	if f.Space != nil {
+		said.Dialect = w.dialect
+	}
 	p, err := json.Marshal(said)
 	if err == nil && len(p) > maxFilePayload {
 		said.Source = "" // a reader can do without
@@ -135,10 +149,10 @@ func (w *Writer) EndFile(no FileNo, size int64) error {
 	return w.bare(frameHeader{typ: FrameClose, file: no, offset: uint64(size)})
 }
 
-// WriteRedo writes redo bytes that begin at lsn. They must begin where the
+// WriteRedo writes redo bytes that begin at a position. They must begin where the
 // previous ones ended. p is not kept.
-func (w *Writer) WriteRedo(lsn LSN, p []byte) error {
-	return w.pieces(FrameRedo, uint64(lsn), p)
+func (w *Writer) WriteRedo(at RedoPosition, p []byte) error {
+	return w.pieces(FrameRedo, uint64(at), p)
 }
 
 // Close writes the manifest and the end frame. It does not close the

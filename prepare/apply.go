@@ -279,7 +279,7 @@ func (w *worker) writePages(t *spaces.Tablespace, buf []byte, off int64, n int) 
 // first returns the first run of a page that counts and those after it; what
 // redo says of the tablespace voids all before.
 func (a *applier) first(t *spaces.Tablespace, p pageChain) (r run, rest *runs, ok bool) {
-	before := voidBefore(t.History, p.key)
+	before := atLeast(a.dialect, voidBefore(t.History, p.key))
 	rest = a.batch.runs(p.runs)
 	for {
 		if r, ok = rest.next(); !ok || r.at >= before {
@@ -298,21 +298,27 @@ func (w *worker) applyPage(t *spaces.Tablespace, p pageChain, page []byte) (chan
 	if !ok {
 		return false, nil
 	}
-	fail := func(lsn format.LSN, err error) error {
-		return &PageError{Path: w.path, Space: t.ID, Page: p.key.page(), LSN: lsn, Cause: err}
+	fail := func(at redolog.Position, err error) error {
+		e := &PageError{Path: w.path, Space: t.ID, Page: p.key.page(), Cause: err}
+		if at != 0 {
+			e.LSN = w.dialect.LSN(at)
+		}
+		return e
 	}
-	have := format.LSN(0)
+	have := redolog.Position(0)
 	w.algorithm = innodb.AlgorithmNone
 	if !w.dialect.Replaces(r.records) {
 		if err := w.admit(t, p.key.page(), page); err != nil {
 			return false, fail(0, err)
 		}
-		if have = innodb.LSN(page); have > w.end {
-			return false, fail(0, fmt.Errorf("its LSN %v is after the backup's end %v: %w", have, w.end, ErrDamaged))
+		lsn := innodb.LSN(page)
+		if lsn > w.end {
+			return false, fail(0, fmt.Errorf("its LSN %v is after the backup's end %v: %w", lsn, w.end, ErrDamaged))
 		}
+		have = atLeast(w.dialect, lsn)
 	}
 	open := w.dialect.Open(page, redolog.Target{Space: t.ID, Page: p.key.page(), Zip: t.Pages.Zip, Logical: t.Pages.Logical})
-	last, records := format.LSN(0), 0
+	last, records := redolog.Position(0), 0
 	for ; ok; r, ok = rest.next() {
 		if r.start < have {
 			continue
@@ -331,7 +337,7 @@ func (w *worker) applyPage(t *spaces.Tablespace, p pageChain, page []byte) (chan
 		return false, nil
 	}
 	w.applied.Add(int64(records))
-	innodb.SetLSN(page, last)
+	innodb.SetLSN(page, w.dialect.LSN(last))
 	t.Pages.Seal(page)
 	if err := t.Pages.Verify(page, p.key.page()); err != nil {
 		return false, fail(0, fmt.Errorf("after recovery: %w: %w", err, ErrDamaged))
@@ -452,17 +458,17 @@ func (p *preparation) learnFormat(t *spaces.Tablespace) error {
 	open := p.log.dialect.Open(page, redolog.Target{Space: t.ID})
 	for ok := true; ok; r, ok = rest.next() {
 		if _, err := open.Apply(r.records); err != nil {
-			return fail(fmt.Errorf("LSN %v: %w: %w", r.at, errors.Join(err, open.Close()), ErrDamaged))
+			return fail(fmt.Errorf("LSN %v: %w: %w", p.log.lsn(r.at), errors.Join(err, open.Close()), ErrDamaged))
 		}
 	}
 	err := open.Close()
 	if err != nil {
 		return fail(fmt.Errorf("%w: %w", err, ErrDamaged))
 	}
-	if t.Pages, err = innodb.ParseFlags(innodb.Flags(page)); err != nil {
+	if t.Pages, err = p.tree.ParseFlags(innodb.Flags(page)); err != nil {
 		return fail(fmt.Errorf("%w: %w", err, ErrDamaged))
 	}
-	if c, ok := t.Pages.CryptData(page); ok && c.Encrypted() {
+	if t.Pages.SaysEncrypted(page) {
 		return fail(ErrEncrypted)
 	}
 	t.Known = true

@@ -5,6 +5,7 @@ import (
 	"math/bits"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/innodb/redolog"
 )
 
 // pageKey names a page: tablespace in the upper half, page number in the lower,
@@ -20,19 +21,19 @@ func (k pageKey) page() format.PageNo   { return format.PageNo(k & 0xFFFFFFFF) }
 
 // run is a sequence of records for one page in one mini-transaction.
 type run struct {
-	at         format.LSN // position of the first record
-	size       uint32     // of the records, in bytes
-	start, end format.LSN // of the mini-transaction
-	records    []byte     // only set by runs.next
+	at         redolog.Position // of the first record
+	size       uint32           // of the records, in bytes
+	start, end redolog.Position // of the mini-transaction
+	records    []byte           // only set by runs.next
 }
 
 // batch is as much redo as fits in memory, spread by page: where the
 // runs of a page are in the log is listed in chunks, so that gathering writes to
 // few places.
 type batch struct {
-	base   format.LSN // where it starts in the log
-	log    held       // the log from there on, once the batch is complete
-	offset int64      // of base in the log's file
+	base   redolog.Position // where it starts in the log
+	log    held             // the log from there on, once the batch is complete
+	offset int64            // of base in the log's file
 	mem    []byte
 	used   uint32
 	// free heads the chunks of each class that were given back; 0 without.
@@ -71,9 +72,9 @@ const spill = overlap * (firstChunk / 4)
 // maxBatch keeps offsets and distances within 32 bits.
 const maxBatch = 3 << 30
 
-// reset empties the batch. It goes on at an LSN, which stands at an offset of the
+// reset empties the batch. It goes on at a position, which is at an offset of the
 // log's file.
-func (b *batch) reset(base format.LSN, offset int64) {
+func (b *batch) reset(base redolog.Position, offset int64) {
 	b.base, b.offset, b.log, b.used = base, offset, held{}, chunkHeader
 	clear(b.free[:])
 	b.pages.reset()
@@ -204,8 +205,8 @@ func (w *runs) look() {
 		size := w.number()
 		at := w.number()
 		r.size = w.number()
-		r.start = w.b.base + format.LSN(w.start)
-		r.end, r.at = r.start+format.LSN(size), r.start+format.LSN(at)
+		r.start = w.b.base + redolog.Position(w.start)
+		r.end, r.at = r.start+redolog.Position(size), r.start+redolog.Position(at)
 		r.records = w.b.log.bytes(w.b.offset+int64(w.start+at), r.size)
 		w.touched += r.records[0] + r.records[len(r.records)-1]
 		w.n++

@@ -38,15 +38,17 @@ func NewFeed(ctx context.Context, opt Options) *Feed {
 	return f
 }
 
-// Follow starts reading log, a plain one whose redo starts at LSN first and at
+// Follow starts reading log, a plain one whose redo starts at position first and at
 // offset HeadSize of its dialect; what is in front of that is not read. The Feed
-// closes log. The function returned is told up to which LSN redo has been
+// closes log. The function returned is told up to which position redo has been
 // written; it never waits. Follow is called once.
-func (f *Feed) Follow(log *os.File, first format.LSN) (arrived func(end format.LSN)) {
+func (f *Feed) Follow(log *os.File, first format.RedoPosition) (arrived func(end format.RedoPosition)) {
+	d := redolog.First() // if it is of another one, this is no use, and no harm
 	f.log = &redoLog{
 		f:       log,
-		dialect: redolog.First(), // if it is of another one, this is no use, and no harm
-		head:    redolog.Head{FirstLSN: first, Checkpoint: first},
+		dialect: d,
+		head:    redolog.Head{FirstLSN: d.LSN(first), Checkpoint: d.LSN(first)},
+		first:   first,
 		growing: newGrowth(),
 	}
 	f.done = make(chan struct{})
@@ -54,7 +56,7 @@ func (f *Feed) Follow(log *os.File, first format.LSN) (arrived func(end format.L
 		defer close(f.done)
 		f.redo, f.err = gather(f.ctx, f.log, math.MaxUint64, f.opt, nil)
 	}()
-	return func(end format.LSN) { f.log.growing.reach(int64(end - first)) }
+	return func(end format.RedoPosition) { f.log.growing.reach(int64(end - first)) }
 }
 
 // Close ends reading and frees what Run has not taken.
@@ -73,7 +75,7 @@ func (f *Feed) Close() {
 
 // take hands over what was gathered of l up to until. It returns nil, and keeps
 // no memory, if that is not what was gathered.
-func (f *Feed) take(ctx context.Context, l *redoLog, until format.LSN) *gatherer {
+func (f *Feed) take(ctx context.Context, l *redoLog, until redolog.Position) *gatherer {
 	if f == nil || f.log == nil {
 		return nil
 	}
@@ -94,7 +96,7 @@ func (f *Feed) take(ctx context.Context, l *redoLog, until format.LSN) *gatherer
 	}
 	g := f.redo
 	f.redo = nil
-	f.opt.Log.Debug("redo was gathered while it arrived", "end_lsn", g.pos)
+	f.opt.Log.Debug("redo was gathered while it arrived", "end_lsn", l.lsn(g.pos))
 	return g
 }
 
@@ -103,7 +105,7 @@ func (f *Feed) followed(l *redoLog) bool {
 	ours, err1 := f.log.f.Stat()
 	theirs, err2 := l.f.Stat()
 	payload, _ := f.log.growing.look()
-	return err1 == nil && err2 == nil && os.SameFile(ours, theirs) &&
+	return err1 == nil && err2 == nil && os.SameFile(ours, theirs) && l.dialect == f.log.dialect &&
 		l.head.Checkpoint == f.log.head.Checkpoint && l.head.FirstLSN == f.log.head.FirstLSN && l.payload == payload
 }
 

@@ -21,7 +21,7 @@ type arriving struct {
 	path    string
 	file    *os.File
 	content []byte
-	first   format.LSN
+	first   format.RedoPosition
 }
 
 // arrive makes a copy of a backup whose log has yet to come.
@@ -33,7 +33,7 @@ func arrive(t *testing.T, backup string) (dir string, a *arriving) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	a = &arriving{path: filepath.Join(dir, redoName), first: l.head.Checkpoint}
+	a = &arriving{path: filepath.Join(dir, redoName), first: l.start()}
 	if a.content, err = os.ReadFile(a.path); err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func (a *arriving) open(t *testing.T) *os.File {
 
 // write writes the redo from one part of it to another, of 100, in pieces of up to
 // max bytes.
-func (a *arriving) write(t *testing.T, from, to, max int, arrived func(format.LSN)) {
+func (a *arriving) write(t *testing.T, from, to, max int, arrived func(format.RedoPosition)) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(1, uint64(max)))
 	payload := len(a.content) - redo.StartOffset
@@ -69,7 +69,7 @@ func (a *arriving) write(t *testing.T, from, to, max int, arrived func(format.LS
 			t.Fatal(err)
 		}
 		at += n
-		arrived(a.first + format.LSN(at))
+		arrived(a.first + format.RedoPosition(at))
 	}
 }
 
@@ -179,15 +179,15 @@ func testUnusedFeed(t *testing.T, backup, want string) {
 		feed func(t *testing.T, f *Feed, a *arriving)
 	}{
 		{"nothing followed", func(t *testing.T, f *Feed, a *arriving) {
-			a.write(t, 0, 100, 1<<20, func(format.LSN) {})
+			a.write(t, 0, 100, 1<<20, func(format.RedoPosition) {})
 		}},
 		{"nothing arrived", func(t *testing.T, f *Feed, a *arriving) {
 			f.Follow(a.open(t), a.first)
-			a.write(t, 0, 100, 1<<20, func(format.LSN) {})
+			a.write(t, 0, 100, 1<<20, func(format.RedoPosition) {})
 		}},
 		{"a part arrived", func(t *testing.T, f *Feed, a *arriving) {
 			a.write(t, 0, 50, 1<<20, f.Follow(a.open(t), a.first))
-			a.write(t, 50, 100, 1<<20, func(format.LSN) {})
+			a.write(t, 50, 100, 1<<20, func(format.RedoPosition) {})
 		}},
 		{"cancelled halfway", func(t *testing.T, f *Feed, a *arriving) {
 			arrived := f.Follow(a.open(t), a.first)
@@ -212,7 +212,7 @@ func testUnusedFeed(t *testing.T, backup, want string) {
 		}},
 		{"from another LSN", func(t *testing.T, f *Feed, a *arriving) {
 			arrived := f.Follow(a.open(t), a.first+1)
-			a.write(t, 0, 100, 1<<20, func(end format.LSN) { arrived(end + 1) })
+			a.write(t, 0, 100, 1<<20, func(end format.RedoPosition) { arrived(end + 1) })
 		}},
 		{"what arrived was damaged", func(t *testing.T, f *Feed, a *arriving) {
 			// Its own bytes follow when the feed has read the wrong ones.
@@ -223,7 +223,7 @@ func testUnusedFeed(t *testing.T, backup, want string) {
 			f.log.growing.complete()
 			<-f.done
 			a.content = good
-			a.write(t, 0, 100, 1<<20, func(format.LSN) {})
+			a.write(t, 0, 100, 1<<20, func(format.RedoPosition) {})
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -298,7 +298,7 @@ func moveCheckpointEnd(dir string) error {
 		return err
 	}
 	defer l.Close()
-	head := redo.LinearHead(l.head.Creator, redo.Encryption{}, redo.Checkpoint{LSN: l.head.Checkpoint, EndLSN: l.end() - 1})
+	head := redo.LinearHead(l.head.Creator, redo.Encryption{}, redo.Checkpoint{LSN: l.head.Checkpoint, EndLSN: l.lsn(l.end()) - 1})
 	f, err := os.OpenFile(filepath.Join(dir, redoName), os.O_RDWR, 0)
 	if err != nil {
 		return err

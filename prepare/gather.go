@@ -21,7 +21,7 @@ type gatherer struct {
 	limit int64 // of the batch's memory, in bytes
 	// base and end are where the batch starts and ends in the log; pos is
 	// where the gatherer is.
-	base, end, pos format.LSN
+	base, end, pos redolog.Position
 	batch          *batch
 	spaces         spaces.Histories
 	whole          completeness
@@ -31,20 +31,21 @@ type gatherer struct {
 	// first batch: what came before is void and may not even be applicable,
 	// as the server does not write freed pages back.
 	voids     keyIndex
-	positions []format.LSN
+	positions []redolog.Position
 	// surveyed says that the whole log was seen once.
 	surveyed bool
+	kept     kept
 	release  func() // gives the batch's memory back
 }
 
 // gather reads a log from its start to until, or to its end, and keeps the
 // first batch. The caller closes the gatherer.
-func gather(ctx context.Context, l *redoLog, until format.LSN, opt Options, progress func(n int64)) (*gatherer, error) {
-	g, err := reserveGatherer(l.dialect, l.head, opt)
+func gather(ctx context.Context, l *redoLog, until redolog.Position, opt Options, progress func(n int64)) (*gatherer, error) {
+	g, err := reserveGatherer(l, opt)
 	if err != nil {
 		return nil, err
 	}
-	g.log = l.scan(ctx, l.head.Checkpoint, until)
+	g.log = l.scan(ctx, l.start(), until)
 	g.log.progress = progress
 	if _, err = g.next(); err == nil {
 		err = g.survey()
@@ -58,13 +59,13 @@ func gather(ctx context.Context, l *redoLog, until format.LSN, opt Options, prog
 }
 
 // reserveGatherer takes the memory for a batch.
-func reserveGatherer(d redolog.Dialect, head redolog.Head, opt Options) (*gatherer, error) {
+func reserveGatherer(l *redoLog, opt Options) (*gatherer, error) {
 	g := &gatherer{
-		dialect: d,
+		dialect: l.dialect,
 		limit:   min(opt.Memory-reserved(opt), maxBatch),
 		spaces:  spaces.Histories{},
-		whole:   completeness{start: head},
-		pos:     head.Checkpoint,
+		whole:   completeness{start: l.head},
+		pos:     l.start(),
 	}
 	mem, release, err := reserve(g.limit + spill)
 	if err != nil {
@@ -165,10 +166,9 @@ func (g *gatherer) takeBlock(b *block, keep bool) error {
 	return readable(func() error {
 		for _, m := range b.mtrs {
 			if err := g.take(b, m, keep); err != nil {
-				t := b.mtr(m)
-				return t.damaged(err)
+				return g.log.log.damaged(b.base+redolog.Position(m.from), err)
 			}
-			g.pos = b.base + format.LSN(m.to)
+			g.pos = b.base + redolog.Position(m.to)
 		}
 		g.records += int64(b.runs.Records)
 		return nil
@@ -188,13 +188,19 @@ func (g *gatherer) take(b *block, m span, keep bool) error {
 		if err != nil {
 			return err
 		}
-		if first.File {
-			if err := g.takeFile(b.buf[at:to], b.base+format.LSN(at)); err != nil {
+		if first.Kind == redolog.Keeps {
+			if err := g.keep(b.buf[at:to]); err != nil {
 				return err
 			}
 			continue
 		}
-		r := run{at: b.base + format.LSN(at), size: to - at, start: b.base + format.LSN(m.from), end: b.base + format.LSN(m.to)}
+		if first.File {
+			if err := g.takeFile(b.buf[at:to], g.dialect.LSN(b.base+redolog.Position(at))); err != nil {
+				return err
+			}
+			continue
+		}
+		r := run{at: b.base + redolog.Position(at), size: to - at, start: b.base + redolog.Position(m.from), end: b.base + redolog.Position(m.to)}
 		g.takeRun(r, first, keep)
 	}
 	return nil
@@ -210,7 +216,7 @@ func (g *gatherer) takeRun(r run, first redolog.Run, keep bool) {
 		add = false
 		if !g.surveyed {
 			h := g.spaces.Of(key.space())
-			h.Trims = append(h.Trims, spaces.Trim{At: r.at, Page: key.page()})
+			h.Trims = append(h.Trims, spaces.Trim{At: g.dialect.LSN(r.at), Page: key.page()})
 		}
 	}
 	switch {
@@ -224,7 +230,7 @@ func (g *gatherer) takeRun(r run, first redolog.Run, keep bool) {
 	}
 }
 
-func (g *gatherer) noteVoid(k pageKey, at format.LSN) {
+func (g *gatherer) noteVoid(k pageKey, at redolog.Position) {
 	i, added := g.voids.find(k)
 	if added {
 		g.positions = append(g.positions, 0)
@@ -252,7 +258,7 @@ func (g *gatherer) takeFile(record []byte, at format.LSN) error {
 	return nil
 }
 
-// voidBefore is the position before which records for a page do not count,
+// voidBefore is the LSN before which records for a page do not count,
 // because the tablespace was made anew or ended before the page.
 func voidBefore(h *spaces.History, k pageKey) format.LSN {
 	if h == nil {

@@ -11,7 +11,7 @@ import (
 )
 
 // newGatherer returns one with room for mem bytes of runs, in a log that starts at
-// LSN 1000.
+// position 1000.
 func newGatherer(mem int64) *gatherer {
 	g := &gatherer{dialect: redolog.First(), limit: mem, spaces: spaces.Histories{}}
 	g.batch = &batch{mem: make([]byte, mem+spill)}
@@ -19,8 +19,8 @@ func newGatherer(mem int64) *gatherer {
 	return g
 }
 
-// takeRecords takes one mini-transaction that starts at an LSN.
-func takeRecords(g *gatherer, at format.LSN, records []byte, keep bool) error {
+// takeRecords takes one mini-transaction that starts at a position.
+func takeRecords(g *gatherer, at redolog.Position, records []byte, keep bool) error {
 	b := &block{buf: redo.AppendMTR(nil, records, 1), base: at}
 	err := g.dialect.Next(&b.runs, b.buf, false)
 	if err == nil {
@@ -79,7 +79,7 @@ func TestGatherKeepsWhatCounts(t *testing.T) {
 			var log []byte
 			for _, records := range c.mtrs {
 				joined := bytes.Join(records, nil)
-				if err := takeRecords(g, 1000+format.LSN(len(log)), joined, true); err != nil {
+				if err := takeRecords(g, 1000+redolog.Position(len(log)), joined, true); err != nil {
 					t.Fatal(err)
 				}
 				log = append(append(log, joined...), make([]byte, 5)...)
@@ -106,8 +106,8 @@ func TestBatchKeepsOrder(t *testing.T) {
 	log := make([]byte, 20000*300)
 	for i := range 20000 {
 		page := format.PageNo(i * i % 53)
-		r := run{start: 1000 + format.LSN(i*300), size: uint32(1 + i%211)}
-		r.at, r.end = r.start+format.LSN(i%7), r.start+299
+		r := run{start: 1000 + redolog.Position(i*300), size: uint32(1 + i%211)}
+		r.at, r.end = r.start+redolog.Position(i%7), r.start+299
 		r.records = log[r.at-1000:][:r.size]
 		copy(r.records, bytes.Repeat([]byte{byte(i)}, int(r.size)))
 		if i%5000 == 4999 { // what is void makes room for others

@@ -10,6 +10,7 @@ import (
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/innodb/redolog"
+	"github.com/xbstream/xbstream/internal/spaces"
 )
 
 // redoName is the file of the log.
@@ -22,6 +23,7 @@ type redoLog struct {
 	payload int64 // bytes after the head
 	dialect redolog.Dialect
 	head    redolog.Head
+	first   redolog.Position // of the first byte after the head
 	// growing, if set, says in payload's place how much there is of a log that
 	// still arrives.
 	growing *growth
@@ -55,19 +57,54 @@ func (l *redoLog) readHead() (err error) {
 	if err != nil {
 		return err
 	}
-	l.payload = st.Size() - l.offset(l.head.FirstLSN)
+	var ok bool
+	if l.first, ok = l.dialect.Position(l.head.FirstLSN); !ok {
+		return fmt.Errorf("no redo can begin at LSN %v: %w", l.head.FirstLSN, ErrDamaged)
+	}
+	l.payload = st.Size() - l.offset(l.first)
 	return nil
 }
 
 // linear says that the log is a backup's and not one a server has written to.
 func (l *redoLog) linear() bool { return l.head.Checkpoint == l.head.FirstLSN }
 
-// end is the LSN after the last byte of the file.
-func (l *redoLog) end() format.LSN { return l.head.FirstLSN + format.LSN(l.payload) }
+// end is the position after the last byte of the file.
+func (l *redoLog) end() redolog.Position { return l.first + redolog.Position(l.payload) }
 
-// offset is where in the file an LSN stands.
-func (l *redoLog) offset(at format.LSN) int64 {
-	return int64(l.dialect.HeadSize()) + int64(at-l.head.FirstLSN)
+// offset is where in the file a position is.
+func (l *redoLog) offset(at redolog.Position) int64 {
+	return int64(l.dialect.HeadSize()) + int64(at-l.first)
+}
+
+// lsn is the LSN of a position.
+func (l *redoLog) lsn(at redolog.Position) format.LSN { return l.dialect.LSN(at) }
+
+// atLeast is the first position of which the LSN is not below lsn. So the LSNs of
+// pages and the manifest are compared with many positions.
+func atLeast(d redolog.Dialect, lsn format.LSN) redolog.Position {
+	for {
+		if p, ok := d.Position(lsn); ok {
+			return p
+		}
+		lsn++ // framing is short
+	}
+}
+
+func (l *redoLog) atLeast(lsn format.LSN) redolog.Position { return atLeast(l.dialect, lsn) }
+
+// start is where recovery starts.
+func (l *redoLog) start() redolog.Position { return l.atLeast(l.head.Checkpoint) }
+
+// damaged says that the mini-transaction at a position is.
+func (l *redoLog) damaged(at redolog.Position, cause error) error {
+	return fmt.Errorf("%s: mini-transaction at LSN %v: %w: %w", redoName, l.lsn(at), cause, ErrDamaged)
+}
+
+// tree is that of the directory of a backup with this log.
+func (l *redoLog) tree(dir string, state *backupdir.State) *spaces.Tree {
+	tr := spaces.NewTree(dir, state.Server.PageSize)
+	tr.ParseFlags = l.dialect.ParseFlags
+	return tr
 }
 
 // completeness watches the two things that make a log whole: the end LSN and
@@ -87,9 +124,9 @@ func (c *completeness) see(at format.LSN, r redolog.FileRecord) {
 	}
 }
 
-// marked says that the mark is where the checkpoint says, or cannot be seen.
+// marked says that the mark is where the checkpoint says, cannot be seen, or is none.
 func (c *completeness) marked() bool {
-	return c.hidden || c.mark != 0 && c.mark >= c.start.CheckpointEnd
+	return c.hidden || c.start.CheckpointEnd == 0 || c.mark != 0 && c.mark >= c.start.CheckpointEnd
 }
 
 // check says what is missing of a log that ends at end.

@@ -281,9 +281,9 @@ func historyOf(t *testing.T, backup string, free func(pageKey, bool)) spaces.His
 		t.Fatal(err)
 	}
 	defer l.Close()
-	log := l.scan(context.Background(), l.head.Checkpoint, l.end())
+	log := l.scan(context.Background(), l.start(), l.end())
 	defer log.close()
-	g := &gatherer{dialect: l.dialect, limit: maxBatch, spaces: spaces.Histories{}, log: log, pos: l.head.Checkpoint}
+	g := &gatherer{dialect: l.dialect, limit: maxBatch, spaces: spaces.Histories{}, log: log, pos: l.start()}
 	g.batch = &batch{mem: make([]byte, 3*l.payload+spill)}
 	if _, err := g.next(); !errors.Is(err, io.EOF) {
 		t.Fatal(err)

@@ -2,9 +2,11 @@ package prepare
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -16,6 +18,7 @@ import (
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/backupdir"
 	"github.com/xbstream/xbstream/internal/innodb"
+	"github.com/xbstream/xbstream/internal/innodb/redolog"
 	"github.com/xbstream/xbstream/internal/spaces"
 )
 
@@ -31,7 +34,9 @@ type preparation struct {
 	// ignored are the names of tablespaces whose redo was left out.
 	ignored map[format.SpaceID]string
 	journal *journal
-	rep     Report
+	// kept are the records that the log that is left must have.
+	kept [][]byte
+	rep  Report
 }
 
 // Run recovers the backup in dir in place. See the package comment for what a
@@ -56,7 +61,10 @@ func Run(ctx context.Context, dir string, opt Options) (Report, error) {
 
 func (p *preparation) run(ctx context.Context) error {
 	var err error
-	if p.log, err = openRedo(p.dir); err != nil {
+	if p.log, err = openRedo(p.dir); errors.Is(err, fs.ErrNotExist) && p.hasLeft() {
+		return p.sayPrepared() // an earlier run got so far
+	}
+	if err != nil {
 		return err
 	}
 	defer p.log.Close()
@@ -71,7 +79,7 @@ func (p *preparation) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.tree = spaces.NewTree(p.dir, p.state.Server.PageSize)
+	p.tree = p.log.tree(p.dir, p.state)
 	if err := p.tree.ReadLinks(p.state.Manifest); err != nil {
 		return err
 	}
@@ -91,8 +99,10 @@ func (p *preparation) run(ctx context.Context) error {
 		return err
 	}
 	p.forgetRedo()
-	if err := p.rollBackPrepared(ctx); err != nil {
-		return err
+	if !p.log.dialect.RollsBack() {
+		if err := p.rollBackPrepared(ctx); err != nil {
+			return err
+		}
 	}
 	if err := p.finishSizes(); err != nil {
 		return err
@@ -123,7 +133,7 @@ func (p *preparation) forgetRedo() {
 	part := p.log.payload/int64(p.opt.Parallel) + 1
 	var wg sync.WaitGroup
 	for i := range int64(p.opt.Parallel) {
-		wg.Go(func() { uncache(p.log.f, p.log.offset(p.log.head.FirstLSN)+i*part, part) })
+		wg.Go(func() { uncache(p.log.f, p.log.offset(p.log.first)+i*part, part) })
 	}
 	wg.Wait()
 }
@@ -147,7 +157,7 @@ func (p *preparation) checkLog() error {
 // minimal says that the log is the one publish leaves: an earlier run got that
 // far, and data files are done.
 func (p *preparation) minimal() bool {
-	return p.log.payload == p.log.dialect.EmptySize() && p.log.end() >= p.state.EndLSN
+	return p.log.payload == p.log.dialect.LeftSize() && p.log.lsn(p.log.end()) >= p.state.EndLSN
 }
 
 // gathered returns the first batch and what the log as a whole says. If
@@ -155,7 +165,7 @@ func (p *preparation) minimal() bool {
 func (p *preparation) gathered(ctx context.Context) (*gatherer, error) {
 	progress := p.progress("read redo", p.log.payload)
 	if g := p.opt.Feed.take(ctx, p.log, p.until()); g != nil {
-		p.rep.RedoBytes = int64(g.pos - p.log.head.Checkpoint)
+		p.rep.RedoBytes = int64(g.pos - p.log.start())
 		progress(p.rep.RedoBytes)
 		return g, nil
 	}
@@ -168,23 +178,24 @@ func (p *preparation) gathered(ctx context.Context) (*gatherer, error) {
 // checkRedo makes sure that the redo is whole; more says that there is redo
 // behind the first batch, which the gatherer is then about to read again.
 func (p *preparation) checkRedo(ctx context.Context) (more bool, err error) {
-	p.end = p.redo.pos
+	end := p.redo.pos
+	p.end, p.kept = p.log.lsn(end), p.redo.kept.list()
 	p.rep.EndLSN, p.rep.Records = p.end, p.redo.records
-	if more = p.redo.end < p.end; more {
-		p.redo.log = p.log.scan(ctx, p.redo.end, p.end)
+	if more = p.redo.end < end; more {
+		p.redo.log = p.log.scan(ctx, p.redo.end, end)
 		p.redo.pos = p.redo.end
 	}
 	p.redo.whole.start, p.redo.whole.want = p.log.head, p.state.EndLSN
 	return more, p.redo.whole.check(p.end)
 }
 
-// until is the LSN to stop at: the backup's end, or what an earlier run made
+// until is the position to stop at: the backup's end, or what an earlier run made
 // of it.
-func (p *preparation) until() format.LSN {
+func (p *preparation) until() redolog.Position {
 	if p.minimal() {
 		return p.log.end()
 	}
-	return p.state.EndLSN
+	return p.log.atLeast(p.state.EndLSN)
 }
 
 // settle finds out which file is which tablespace, and reports what it changed,
@@ -375,8 +386,84 @@ func (p *preparation) publish() error {
 		return err
 	}
 	if !p.minimal() {
-		content := p.log.dialect.EmptyLog(p.end, p.log.head.Creator)
-		if err := backupdir.ReplaceFile(filepath.Join(p.dir, redoName), content); err != nil {
+		if err := p.leave(); err != nil {
+			return err
+		}
+	}
+	return p.sayPrepared()
+}
+
+// leave replaces the log by the one that a server starts from.
+func (p *preparation) leave() error {
+	left, err := p.log.dialect.Leave(p.end, p.log.head.Creator, p.kept)
+	if err != nil {
+		return err
+	}
+	if left.FlushLSN != 0 {
+		if err := p.setFlushLSN(left.FlushLSN); err != nil {
+			return err
+		}
+	}
+	path := filepath.Join(p.dir, filepath.FromSlash(left.Name))
+	if left.Name == redoName {
+		return backupdir.ReplaceFile(path, left.Content)
+	}
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	if err := backupdir.ReplaceFile(path, left.Content); err != nil {
+		return err
+	}
+	if err := backupdir.SyncDir(p.dir); err != nil {
+		return err
+	}
+	// From here on a run finds the new log only, and all that is left to do is to
+	// say so.
+	if err := os.Remove(filepath.Join(p.dir, redoName)); err != nil {
+		return err
+	}
+	return backupdir.SyncDir(p.dir)
+}
+
+// setFlushLSN tells a server that all files hold what was done up to an LSN. It is
+// not part of the page's checksum.
+func (p *preparation) setFlushLSN(lsn format.LSN) error {
+	f, err := os.OpenFile(p.tree.Path(p.tree.Spaces[innodb.SystemSpace].Files[0].Path), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(binary.BigEndian.AppendUint64(nil, uint64(lsn)), innodb.SystemFlushLSN)
+	if err == nil && !p.opt.Staged {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// hasLeft says whether an earlier run has replaced the log by one of another name.
+func (p *preparation) hasLeft() bool {
+	for _, d := range redolog.All() {
+		if d.LeftName() == redoName {
+			continue
+		}
+		f, err := os.Open(filepath.Join(p.dir, filepath.FromSlash(d.LeftName())))
+		if err != nil {
+			continue
+		}
+		head := make([]byte, d.HeadSize())
+		_, err = io.ReadFull(f, head)
+		if end, ok := d.LeftEnd(head); f.Close() == nil && err == nil && ok && end >= p.state.EndLSN {
+			return true
+		}
+	}
+	return false
+}
+
+// sayPrepared says that the directory is prepared. What was made last is given to its
+// owner.
+func (p *preparation) sayPrepared() error {
+	if !p.opt.Staged {
+		if err := p.state.GiveToOwner(p.dir); err != nil {
 			return err
 		}
 	}

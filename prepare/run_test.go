@@ -347,7 +347,7 @@ func testManifest(t *testing.T, backup string) {
 		}, ErrEncrypted, touched},
 		{"redo ends early", func(dir string, m *format.Manifest) error { m.Backup.Redo.EndLSN += 1000; return nil }, ErrIncomplete, fmt.Sprint(m.Backup.Redo.EndLSN)},
 		{"redo starts late", func(dir string, m *format.Manifest) error { m.Backup.Redo.CheckpointLSN--; return nil }, ErrIncomplete, "starts"},
-		{"other family", func(dir string, m *format.Manifest) error { m.Backup.Server.Dialect = "mysql"; return nil }, nil, "mysql"},
+		{"other family", func(dir string, m *format.Manifest) error { m.Backup.Server.Dialect = "drizzle"; return nil }, nil, "drizzle"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := copyTree(t, ready)

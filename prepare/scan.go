@@ -8,19 +8,14 @@ import (
 	"math"
 	"sync"
 
-	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb/redolog"
 )
 
 // mtr is a mini-transaction whose framing and checksum were checked. It is
 // valid until the next call of next.
 type mtr struct {
-	start, end format.LSN
+	start, end redolog.Position
 	records    []byte
-}
-
-func (t *mtr) damaged(cause error) error {
-	return fmt.Errorf("%s: mini-transaction at LSN %v: %w: %w", redoName, t.start, cause, ErrDamaged)
 }
 
 // scanner hands out mini-transactions in order. Reading and checking them goes
@@ -34,7 +29,7 @@ type scanner struct {
 	err         error // of the last block taken
 	cur         *block
 	i           int
-	at          format.LSN
+	at          redolog.Position
 	// progress, if set, is told of the bytes of each block.
 	progress func(n int64)
 }
@@ -42,7 +37,7 @@ type scanner struct {
 // block is a piece of the log and the mini-transactions in it.
 type block struct {
 	buf  []byte // within a segment
-	base format.LSN
+	base redolog.Position
 	mtrs []span
 	runs redolog.Scan
 	// err is what comes after the last mini-transaction; io.EOF at the end.
@@ -66,7 +61,7 @@ const (
 // scan starts reading at from, a boundary of mini-transactions. It ends at the
 // first boundary not below until, or where the file ends. The caller closes
 // the scanner.
-func (l *redoLog) scan(ctx context.Context, from, until format.LSN) *scanner {
+func (l *redoLog) scan(ctx context.Context, from, until redolog.Position) *scanner {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &scanner{log: l, mem: newSegments(l.f), ready: make(chan *block, blocksAhead), free: make(chan *block, blocksAhead), cancel: cancel, at: from}
 	for range blocksAhead {
@@ -92,8 +87,8 @@ func (s *scanner) close() error {
 	return s.mem.drop(0, math.MaxInt64)
 }
 
-// position is the LSN after the last mini-transaction handed out.
-func (s *scanner) position() format.LSN { return s.at }
+// position is the one after the last mini-transaction handed out.
+func (s *scanner) position() redolog.Position { return s.at }
 
 // next returns the next mini-transaction; io.EOF after the last one.
 func (s *scanner) next() (mtr, error) {
@@ -142,11 +137,11 @@ func (s *scanner) release(b *block) { s.free <- b }
 
 // mtr returns one of the block's mini-transactions.
 func (b *block) mtr(m span) mtr {
-	return mtr{start: b.base + format.LSN(m.from), end: b.base + format.LSN(m.to), records: b.buf[m.from:m.records]}
+	return mtr{start: b.base + redolog.Position(m.from), end: b.base + redolog.Position(m.to), records: b.buf[m.from:m.records]}
 }
 
 // read fills blocks until the log ends or nobody wants them.
-func (s *scanner) read(ctx context.Context, from, until format.LSN) {
+func (s *scanner) read(ctx context.Context, from, until redolog.Position) {
 	for {
 		var b *block
 		select {
@@ -156,7 +151,7 @@ func (s *scanner) read(ctx context.Context, from, until format.LSN) {
 		}
 		s.fill(ctx, b, from, until)
 		if n := len(b.mtrs); n > 0 {
-			from = b.base + format.LSN(b.mtrs[n-1].to)
+			from = b.base + redolog.Position(b.mtrs[n-1].to)
 		}
 		select {
 		case s.ready <- b:
@@ -169,18 +164,18 @@ func (s *scanner) read(ctx context.Context, from, until format.LSN) {
 	}
 }
 
-// fill finds the mini-transactions of the block that starts at LSN from.
-func (s *scanner) fill(ctx context.Context, b *block, from, until format.LSN) {
+// fill finds the mini-transactions of the block that starts at from.
+func (s *scanner) fill(ctx context.Context, b *block, from, until redolog.Position) {
 	b.base, b.mtrs, b.runs = from, b.mtrs[:0], redolog.Scan{Starts: b.runs.Starts[:0]}
 	b.err = readable(func() error {
-		at := int64(from - s.log.head.FirstLSN)
+		at := int64(from - s.log.first)
 		have, err := s.log.await(ctx, at+overlap)
 		if err != nil {
 			return err
 		}
 		n := min(have-at, overlap)
 		if b.buf, err = s.mem.view(s.log.offset(from), int(n)); err != nil {
-			return fmt.Errorf("read redo at LSN %v: %w", from, err)
+			return fmt.Errorf("read redo at LSN %v: %w", s.log.lsn(from), err)
 		}
 		return b.split(s.log, until, n < overlap)
 	})
@@ -189,15 +184,15 @@ func (s *scanner) fill(ctx context.Context, b *block, from, until format.LSN) {
 // split finds the mini-transactions that start in the first blockSize bytes and
 // lie in the block; last says that the log ends with it. If it does not, there is
 // room for at least one, whatever its size.
-func (b *block) split(l *redoLog, until format.LSN, last bool) error {
+func (b *block) split(l *redoLog, until redolog.Position, last bool) error {
 	for used, n := 0, len(b.buf); used < blockSize; {
-		at := b.base + format.LSN(used)
+		at := b.base + redolog.Position(used)
 		if at >= until || last && used == n {
 			return io.EOF
 		}
 		firstRun := uint32(len(b.runs.Starts))
 		if err := l.dialect.Next(&b.runs, b.buf[used:], l.head.Encrypted); err != nil {
-			return b.failed(err, at, used, last)
+			return l.failed(err, at, used, last)
 		}
 		from := uint32(used)
 		used += b.runs.Size
@@ -206,13 +201,14 @@ func (b *block) split(l *redoLog, until format.LSN, last bool) error {
 	return nil
 }
 
-// failed says what it means that no mini-transaction was found at an LSN, used bytes into the block.
-func (b *block) failed(err error, at format.LSN, used int, last bool) error {
+// failed says what it means that no mini-transaction was found, used bytes into a
+// block.
+func (l *redoLog) failed(err error, at redolog.Position, used int, last bool) error {
 	switch {
 	case errors.Is(err, redolog.ErrShort) && last:
-		return fmt.Errorf("%s: ends inside the mini-transaction at LSN %v: %w", redoName, at, ErrIncomplete)
+		return fmt.Errorf("%s: ends inside the mini-transaction at LSN %v: %w", redoName, l.lsn(at), ErrIncomplete)
 	case errors.Is(err, redolog.ErrShort) && used > 0:
 		return nil // the next block starts here
 	}
-	return (&mtr{start: at}).damaged(err)
+	return l.damaged(at, err)
 }

@@ -150,7 +150,7 @@ func cutRedo(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	m := l.scan(context.Background(), l.head.Checkpoint, l.head.Checkpoint+format.LSN(l.payload*9/10))
+	m := l.scan(context.Background(), l.start(), l.start()+format.RedoPosition(l.payload*9/10))
 	defer m.close()
 	for err == nil {
 		_, err = m.next()
@@ -158,7 +158,7 @@ func cutRedo(t *testing.T, dir string) {
 	if !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(filepath.Join(dir, redoName), redo.StartOffset+int64(m.position()-l.head.FirstLSN)); err != nil {
+	if err := os.Truncate(filepath.Join(dir, redoName), redo.StartOffset+int64(m.position()-l.first)); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -43,7 +43,7 @@ func readyRedo(ctx context.Context, dir string, state *backupdir.State, opt Opti
 		return err
 	}
 	rep.RedoBytes = s.bytes
-	tr := spaces.NewTree(dir, state.Server.PageSize)
+	tr := l.tree(dir, state)
 	if s.whole.hidden {
 		if opt.NothingImported {
 			return nil
@@ -76,34 +76,35 @@ type logSurvey struct {
 
 // read reads the log up to until and makes sure that it is whole.
 func (s *logSurvey) read(ctx context.Context, l *redoLog, until format.LSN) error {
-	m := l.scan(ctx, l.head.Checkpoint, until)
+	m := l.scan(ctx, l.start(), l.atLeast(until))
 	defer m.close()
 	for {
 		t, err := m.next()
 		if errors.Is(err, io.EOF) {
-			return s.whole.check(m.position())
+			return s.whole.check(l.lsn(m.position()))
 		}
 		if err != nil {
 			return err
 		}
 		s.bytes += int64(t.end - t.start)
-		if err := s.see(t); err != nil {
-			return t.damaged(err)
+		if err := s.see(l, t); err != nil {
+			return l.damaged(t.start, err)
 		}
 	}
 }
 
-func (s *logSurvey) see(t mtr) (err error) {
+func (s *logSurvey) see(l *redoLog, t mtr) (err error) {
+	at := l.lsn(t.start)
 	if s.whole.hidden {
-		return s.traces.Add(t.records, t.start, t.end)
+		return s.traces.Add(t.records, at, l.lsn(t.end))
 	}
 	files, err := s.dialect.Files(t.records)
 	for _, f := range files {
-		s.whole.see(t.start, f)
+		s.whole.see(at, f)
 		if f.Op == redolog.FileCheckpoint {
 			continue
 		}
-		s.spaces.Of(f.Space).See(t.start, f)
+		s.spaces.Of(f.Space).See(at, f)
 	}
 	return err
 }
@@ -207,7 +208,7 @@ func (l *redoLog) hideIn(ctx context.Context, f *os.File, back map[format.SpaceI
 	for _, at := range back {
 		last = max(last, at)
 	}
-	m := l.scan(ctx, l.head.Checkpoint, last+1)
+	m := l.scan(ctx, l.start(), l.atLeast(last+1))
 	defer m.close()
 	var records []byte
 	for {
@@ -221,10 +222,10 @@ func (l *redoLog) hideIn(ctx context.Context, f *os.File, back map[format.SpaceI
 		records = append(records[:0], t.records...) // the log's memory is not to be written to
 		changed, err := l.dialect.Hide(records, func(id format.SpaceID) bool {
 			deleted, ok := back[id]
-			return ok && t.start <= deleted
+			return ok && l.lsn(t.start) <= deleted
 		})
 		if err != nil {
-			return t.damaged(err)
+			return l.damaged(t.start, err)
 		}
 		if !changed {
 			continue

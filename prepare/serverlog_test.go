@@ -85,7 +85,7 @@ func TestHideBeforeImport(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	m := l.scan(context.Background(), start, state.EndLSN)
+	m := l.scan(context.Background(), l.start(), l.atLeast(state.EndLSN))
 	defer m.close()
 	n := 0
 	for ; err == nil; n++ {

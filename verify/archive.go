@@ -33,10 +33,14 @@ func (r *Report) problem(msg string, args ...any) {
 	}
 }
 
+// ParseFlags reads the flags of a tablespace of a server of that family. A family
+// that it does not know is format.ErrUnsupported.
+type ParseFlags func(dialect string, flags uint32) (innodb.PageFormat, error)
+
 // Archive verifies the archive that r holds. Errors are those of r, or say that
 // r is no archive at all.
-func Archive(ctx context.Context, r io.Reader) (*Report, error) {
-	v := &archive{files: map[format.FileNo]*file{}, seen: format.NewEntries(false)}
+func Archive(ctx context.Context, r io.Reader, parse ParseFlags) (*Report, error) {
+	v := &archive{parse: parse, files: map[format.FileNo]*file{}, seen: format.NewEntries(false)}
 	s, err := format.NewScanner(r, func(p format.Problem) { v.problem("%v", p) })
 	if err != nil {
 		return nil, err
@@ -64,6 +68,7 @@ func Archive(ctx context.Context, r io.Reader) (*Report, error) {
 
 // archive is one verification.
 type archive struct {
+	parse ParseFlags
 	files map[format.FileNo]*file // open
 
 	// mu guards what the frames and the manifest, which is decoded in a
@@ -129,7 +134,7 @@ func (v *archive) begin(f *format.Frame) {
 	v.rep.Files++
 	o := &file{path: f.Path}
 	if f.Space != nil && !f.Space.Rebuild {
-		pages, err := innodb.ParseFlags(f.Space.Flags)
+		pages, err := v.parse(f.Dialect, f.Space.Flags)
 		if err != nil {
 			v.problem("file %q: %v", f.Path, err)
 		} else {

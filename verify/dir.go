@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +21,7 @@ import (
 // Dir verifies a restored directory that no server has used since: that every
 // file of its manifest is there and every page is sound and not newer than the
 // backup's end. Sizes are those of the manifest or, once prepared, larger.
-func Dir(ctx context.Context, dir string, parallel int) (*Report, error) {
+func Dir(ctx context.Context, dir string, parallel int, parse ParseFlags) (*Report, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
@@ -34,7 +35,16 @@ func Dir(ctx context.Context, dir string, parallel int) (*Report, error) {
 	if parallel <= 0 {
 		parallel = runtime.GOMAXPROCS(0)
 	}
-	d := &directory{root: root}
+	head, err := format.DecodeManifestHead(mf)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := mf.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	d := &directory{root: root, parse: func(flags uint32) (innodb.PageFormat, error) {
+		return parse(dialectOf(head), flags)
+	}}
 	// later are files of the system tablespace whose flags only its first file
 	// has, which may come after them.
 	var later []*format.File
@@ -65,8 +75,17 @@ func Dir(ctx context.Context, dir string, parallel int) (*Report, error) {
 	return &d.rep, nil
 }
 
+// dialectOf is the family of the server of a backup.
+func dialectOf(m *format.Manifest) string {
+	if m.Backup == nil {
+		return format.DialectMariaDB // there are no tablespaces
+	}
+	return cmp.Or(m.Backup.Server.Dialect, format.DialectMariaDB)
+}
+
 type directory struct {
-	root *os.Root
+	root  *os.Root
+	parse func(flags uint32) (innodb.PageFormat, error)
 
 	mu         sync.Mutex
 	rep        Report
@@ -87,7 +106,7 @@ func (d *directory) system(f *format.File) {
 	if d.flags, err = flagsOf(h, f); err != nil {
 		return
 	}
-	pages, err := innodb.ParseFlags(d.flags)
+	pages, err := d.parse(d.flags)
 	if err != nil {
 		return
 	}
@@ -178,7 +197,7 @@ func (d *directory) readPages(ctx context.Context, h *os.File, f *format.File) e
 	if err != nil {
 		return err
 	}
-	pages, err := innodb.ParseFlags(flags)
+	pages, err := d.parse(flags)
 	if err != nil {
 		d.problem("file %q: %v", f.Path, err)
 		return nil

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/families"
 	"github.com/xbstream/xbstream/internal/innodb"
 	mariadb "github.com/xbstream/xbstream/internal/mariadb/redo"
 )
@@ -102,7 +103,7 @@ func TestBadPagesAreNamed(t *testing.T) {
 
 func TestPagesAreCounted(t *testing.T) {
 	for _, size := range frameSizes {
-		rep, err := Archive(t.Context(), bytes.NewReader(backup(t, tablespace(t), size)))
+		rep, err := Archive(t.Context(), bytes.NewReader(backup(t, tablespace(t), size)), families.ParseFlags)
 		check(t, err)
 		if rep.Pages != 40 || rep.Files != 1 {
 			t.Errorf("frames of %d: %d pages, %d files", size, rep.Pages, rep.Files)
@@ -169,7 +170,7 @@ func TestDirProblems(t *testing.T) {
 		check(t, format.EncodeManifest(f, &m))
 		check(t, f.Close())
 		c.change(dir)
-		rep, err := Dir(t.Context(), dir, 2)
+		rep, err := Dir(t.Context(), dir, 2, families.ParseFlags)
 		check(t, err)
 		got := strings.Join(rep.Problems, "\n")
 		if (c.want == "") != (got == "") || !strings.Contains(got, c.want) {
@@ -208,7 +209,7 @@ func TestTablesElsewhere(t *testing.T) {
 		f, err := os.Create(filepath.Join(dir, format.ManifestName))
 		check(t, err)
 		check(t, errors.Join(format.EncodeManifest(f, &m), f.Close()))
-		rep, err := Dir(t.Context(), dir, 2)
+		rep, err := Dir(t.Context(), dir, 2, families.ParseFlags)
 		if !errors.Is(err, c.err) || err != nil && c.err == nil {
 			t.Errorf("%s: error %v, want %v", what, err, c.err)
 		}

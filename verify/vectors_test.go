@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/families"
 )
 
 func check(t testing.TB, err error) {
@@ -23,7 +24,7 @@ func check(t testing.TB, err error) {
 // problems verifies an archive and returns what is wrong with it, one a line.
 func problems(t testing.TB, a []byte) string {
 	t.Helper()
-	rep, err := Archive(t.Context(), bytes.NewReader(a))
+	rep, err := Archive(t.Context(), bytes.NewReader(a), families.ParseFlags)
 	if err != nil {
 		if !errors.Is(err, format.ErrDamaged) && !errors.Is(err, format.ErrNotArchive) && !errors.Is(err, format.ErrUnsupported) {
 			t.Errorf("error %v, want ErrDamaged, ErrNotArchive or ErrUnsupported", err)

@@ -12,6 +12,7 @@ import (
 	"github.com/xbstream/xbstream/classic"
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/cli"
+	"github.com/xbstream/xbstream/internal/families"
 	"github.com/xbstream/xbstream/internal/quote"
 	"github.com/xbstream/xbstream/verify"
 )
@@ -64,7 +65,7 @@ func (c *command) verify(ctx context.Context, args []string) error {
 func (c *command) runVerify(ctx context.Context, args []string, parallel int) (*verify.Report, error) {
 	if len(args) == 1 {
 		if st, err := os.Stat(args[0]); err == nil && st.IsDir() {
-			return verify.Dir(ctx, args[0], cli.Workers(parallel))
+			return verify.Dir(ctx, args[0], cli.Workers(parallel), families.ParseFlags)
 		}
 	}
 	if len(args) > 1 {
@@ -79,7 +80,7 @@ func (c *command) runVerify(ctx context.Context, args []string, parallel int) (*
 	if isClassic(br) {
 		return c.verifyClassic(ctx, br)
 	}
-	return verify.Archive(ctx, br)
+	return verify.Archive(ctx, br, families.ParseFlags)
 }
 
 // verifyClassic checks what a classic stream lets one check: checksums, offsets

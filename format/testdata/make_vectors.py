@@ -187,6 +187,27 @@ def backup(redo=None, change=lambda entries: None, server=None, **more):
         "server": {"dialect": "mariadb", "version": "10.11.6-MariaDB", "innodb_page_size": 16384, **(server or {})}})
 
 
+def mysql(redo=None, change=lambda entries: None, dialect="mysql"):
+    """A backup of a MySQL server: LSNs count the blocks of its log, of which 12
+    and 4 of 512 bytes are no redo. The redo goes on in the next block."""
+    a = Archive(6)
+    space = {"id": 0, "flags": 0x4800, "page_size": 16384, "rebuild": True}
+    a.frame(FILE, 1, payload=json.dumps({"path": "ibdata1", "kind": "system", "space": space, "dialect": "mysql"}).encode())
+    position = lambda lsn: lsn // 512 * 496 + lsn % 512 - 12
+    a.frame(REDO, pos=position(10740), payload=b"0123456789")
+    a.frame(HOLE, 1, 0, hole=16384)
+    a.frame(REDO, pos=position(10740) + 10, payload=b"abcdef")
+    a.frame(CLOSE, 1, 16384)
+    entries = [{"no": 1, "path": "ibdata1", "kind": "system", "size": 16384, "mode": 0o640, "space": space}]
+    entries.append(a.file(2, "mysql/t.MYD", b"a row"))
+    log = {"format": "mysql-8.0.30", "checkpoint_lsn": 10740, "checkpoint_end_lsn": 10740, "end_lsn": 10772}
+    log.update(redo or {})
+    change(entries)
+    return a.close([directory("mysql"), *entries], backup={
+        "type": "full", "redo": log, "gtid": "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5",
+        "server": {"dialect": dialect, "version": "9.7.4", "innodb_page_size": 16384}})
+
+
 def compressed():
     a = Archive(3)
     payload, raw = zstd(b"a run: ", (b"x", 500), b", and its end")
@@ -295,6 +316,12 @@ def bad():
     yield "redo-end", "The manifest's redo ends elsewhere.", "redo from LSN 1000 to 1017", backup({"end_lsn": 1017})
     yield "redo-format", "Redo of an unknown format.", "redo format", backup({"format": "mysql-30"})
     yield "redo-checkpoint", "The FILE_CHECKPOINT lies behind the redo.", "FILE_CHECKPOINT", backup({"checkpoint_end_lsn": 1016})
+    yield "mysql-redo-end", "Redo of MySQL that ends elsewhere.", "redo from LSN 10740 to 10773", mysql({"end_lsn": 10773})
+    yield "mysql-redo-header", "Redo of MySQL that ends in the header of a block.", "no redo", mysql({"end_lsn": 10757})
+    yield "mysql-checkpoint", "The checkpoint of MySQL ends behind its start.", "checkpoint_end_lsn", mysql({"checkpoint_end_lsn": 10741})
+    yield "mysql-dialect", "Redo of MySQL of another server.", "redo format", mysql(dialect="mariadb")
+    yield "mysql-identity", "The identity of the MySQL server.", "auto.cnf", mysql(change=lambda entries: entries[1].update(path="auto.cnf"))
+    yield "mysql-log", "A log file of the MySQL server.", "#innodb_redo", mysql(change=lambda entries: entries[1].update(path="#innodb_redo/#ib_redo0"))
     yield "space-twice", "Two files begin with the same page of the same tablespace.", "tablespace 0", backup(change=same_space)
     yield "no-system", "A backup without system tablespace.", "no system tablespace", backup(
         change=lambda entries: entries[1].update(kind="tablespace"))
@@ -369,7 +396,7 @@ def write(name, archive, text):
 
 if __name__ == "__main__":
     assert crc32c(b"123456789") == 0xE3069283
-    for name, archive in ("three-files", three_files()), ("backup", backup()), ("partial", partial()), ("zstd", compressed()), ("estimate", estimate()):
+    for name, archive in ("three-files", three_files()), ("backup", backup()), ("partial", partial()), ("zstd", compressed()), ("estimate", estimate()), ("mysql", mysql()):
         write("v1-" + name, archive, "\n".join(archive.listing) + "\n")
     for name, wrong, words, archive in bad():
         write("v1-bad-" + name, archive, f"# {wrong}\n{words}\n")

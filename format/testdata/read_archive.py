@@ -413,6 +413,9 @@ class Archive:
         require(not any(f["path"].endswith(".isl") for f in self.files if f["kind"] != LEFT_OUT), "link file")
         server = backup.get("server") or {}
         check_server(server)
+        if server.get("dialect") == "mysql":
+            own = re.compile(r"(auto\.cnf|ibtmp1|#ib_[^/]*dblwr|(#innodb_redo|#innodb_temp)(/.*)?)")
+            require(not any(own.fullmatch(f["path"]) for f in self.files if f["kind"] != LEFT_OUT), "file of the server's own")
         system = sorted((f for f in self.files if f["kind"] == "system"), key=lambda f: f["space"].get("first_page", 0))
         require(data_files(server.get("innodb_data_file_path") or "ibdata1:12M:autoextend") == [f["path"] for f in system],
                 "innodb_data_file_path and the system tablespace")
@@ -421,11 +424,21 @@ class Archive:
             require(server.get("dialect") == "mysql" or re.fullmatch(f"|{gtid}(,{gtid})*", backup.get(key, "")), key)
         redo = backup.get("redo") or {}
         require(re.fullmatch("|([0-9a-fA-F]{2}){28}", redo.get("encryption", "")), "encryption of the redo")
-        require(redo.get("format") == "mariadb-10.8", "format of the redo")
-        require(redo.get("checkpoint_lsn") == self.redo_begin, "redo begins elsewhere")
-        require(redo.get("end_lsn") == self.redo_end, "redo ends elsewhere")
-        require(self.redo_begin <= redo.get("checkpoint_end_lsn", -1) < self.redo_end,
-                "checkpoint_end_lsn outside of the redo")
+        mysql = (backup.get("server") or {}).get("dialect") == "mysql"
+        require(redo.get("format") == ("mysql-8.0.30" if mysql else "mariadb-10.8"), "format of the redo")
+        begin, end = redo.get("checkpoint_lsn", -1), redo.get("end_lsn", -1)
+        if mysql:
+            for lsn in begin, end:
+                require(12 <= lsn % 512 <= 507, "LSN at which no redo begins or ends")
+            if self.redo_end is not None or begin != end:
+                position = lambda lsn: lsn // 512 * 496 + lsn % 512 - 12
+                require(position(begin) == self.redo_begin, "redo begins elsewhere")
+                require(position(end) == self.redo_end, "redo ends elsewhere")
+            require(redo.get("checkpoint_end_lsn") == begin, "checkpoint_end_lsn is not checkpoint_lsn")
+        else:
+            require(begin == self.redo_begin, "redo begins elsewhere")
+            require(end == self.redo_end, "redo ends elsewhere")
+            require(begin <= redo.get("checkpoint_end_lsn", -1) < end, "checkpoint_end_lsn outside of the redo")
 
     def list(self):
         for f in sorted(self.files, key=lambda f: f["path"]):

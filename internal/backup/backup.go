@@ -267,7 +267,7 @@ func (b *run) stream(ctx context.Context, redo format.Redo) (*Summary, error) {
 		return nil, err
 	}
 	defer to.Close()
-	if b.out, err = format.NewWriter(to, format.WriterOptions{Compress: b.Compress, Parallel: b.Parallel}); err != nil {
+	if b.out, err = format.NewWriter(to, format.WriterOptions{Dialect: b.layout.Dialect, Compress: b.Compress, Parallel: b.Parallel}); err != nil {
 		return nil, err
 	}
 	b.Log.Info("backing up "+b.layout.DataDir, "server", b.layout.Version, "checkpoint_lsn", redo.CheckpointLSN)
@@ -300,7 +300,7 @@ func (b *run) stream(ctx context.Context, redo format.Redo) (*Summary, error) {
 	defer letGo()
 	b.letGo = letGo
 	part(func() error { return b.advanceHold(advancing) })
-	part(func() error { return b.sendRedo(gctx) })
+	part(func() error { return b.sendRedo(gctx, redo) })
 	part(func() (err error) {
 		if err = b.tell(gctx, "redo-started", ""); err == nil {
 			m, err = b.copyAll(gctx)
@@ -359,7 +359,7 @@ func (b *run) advanceHold(ctx context.Context) error {
 }
 
 // sendRedo passes the redo on as it comes, until the end LSN.
-func (b *run) sendRedo(ctx context.Context) error {
+func (b *run) sendRedo(ctx context.Context, redo format.Redo) error {
 	for {
 		p, err := b.tail.Next(ctx)
 		if err == io.EOF {
@@ -368,7 +368,11 @@ func (b *run) sendRedo(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := b.out.WriteRedo(p.LSN, p.Data); err != nil {
+		at, ok := redo.Position(p.LSN)
+		if !ok {
+			return fmt.Errorf("redo of the format %s cannot begin at LSN %v", redo.Format, p.LSN)
+		}
+		if err := b.out.WriteRedo(at, p.Data); err != nil {
 			return err
 		}
 	}

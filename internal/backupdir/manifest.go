@@ -35,7 +35,9 @@ func (s *State) useManifest(m *format.Manifest) error {
 	if m.Backup == nil {
 		return fmt.Errorf("%s: an archive of ordinary files, nothing to prepare: %w", format.ManifestName, ErrNotBackup)
 	}
-	if d := m.Backup.Server.Dialect; d != "mariadb" {
+	switch d := m.Backup.Server.Dialect; d {
+	case format.DialectMariaDB, format.DialectMySQL:
+	default:
 		return fmt.Errorf("%s: backup of a %q server: recovery is not supported", format.ManifestName, d)
 	}
 	s.Manifest, s.Server, s.EndLSN = m, m.Backup.Server, m.Backup.Redo.EndLSN

@@ -58,7 +58,7 @@ func (s *State) holds(rel string) bool {
 
 // serverFiles are how the names of those begin that a server makes beside the
 // databases.
-var serverFiles = []string{RedoName, "ibdata", "undo", "aria_log"}
+var serverFiles = []string{RedoName, "#innodb_redo", "ibdata", "undo", "aria_log"}
 
 // keepOwner gives a file to the owner of the one whose place it takes.
 func keepOwner(f *os.File, old fs.FileInfo) error {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/family"
+	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/internal/innodb/redolog"
 	"github.com/xbstream/xbstream/internal/mariadb"
 )
@@ -20,6 +21,16 @@ func init() {
 	for _, f := range All {
 		redolog.Register(f.Redo())
 	}
+}
+
+// ParseFlags reads the flags of a tablespace of a server of that family; another one
+// is format.ErrUnsupported.
+func ParseFlags(name string, flags uint32) (innodb.PageFormat, error) {
+	f, err := Named(name)
+	if err != nil {
+		return innodb.PageFormat{}, err
+	}
+	return f.ParseFlags(flags)
 }
 
 // Named returns the family of that name; another one is format.ErrUnsupported.

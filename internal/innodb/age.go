@@ -39,13 +39,13 @@ func (a *Age) Join(b Age) {
 // ReadAge reads the headers of pages, which are in clear also when the pages are
 // encrypted, until it meets a page that is not newer than floor: Oldest is then
 // that page's, and Unstamped may be false for want of looking. A file with no
-// page 0 has the zero Age.
-func ReadAge(f io.ReaderAt, floor format.LSN) (a Age, err error) {
+// page 0 has the zero Age. parse reads the flags of a tablespace.
+func ReadAge(f io.ReaderAt, parse func(flags uint32) (PageFormat, error), floor format.LSN) (a Age, err error) {
 	var head [HeaderSize]byte
 	if _, err := f.ReadAt(head[:], 0); err != nil || IsZero(head[:]) {
 		return a, unlessEOF(err)
 	}
-	pages, err := ParseFlags(Flags(head[:]))
+	pages, err := parse(Flags(head[:]))
 	if err != nil {
 		return a, fmt.Errorf("page 0: %w", err)
 	}

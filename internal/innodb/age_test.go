@@ -44,7 +44,7 @@ func TestReadAge(t *testing.T) {
 		{"goes on until one is", file(900, 0, 700, 300), 500, Age{Oldest: 300, Unstamped: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := ReadAge(bytes.NewReader(c.file), c.floor)
+			got, err := ReadAge(bytes.NewReader(c.file), ParseFlags, c.floor)
 			if err != nil || got != c.want {
 				t.Errorf("%+v, %v; want %+v", got, err, c.want)
 			}
@@ -52,7 +52,7 @@ func TestReadAge(t *testing.T) {
 	}
 	bad := file(9)
 	bad[offFSPFlags] = 0xFF
-	if _, err := ReadAge(bytes.NewReader(bad), 0); err == nil {
+	if _, err := ReadAge(bytes.NewReader(bad), ParseFlags, 0); err == nil {
 		t.Error("flags that no server writes are accepted")
 	}
 }

@@ -17,6 +17,8 @@ func (Family) Redo() redolog.Dialect { return recovery{} }
 // recovery implements redolog.Dialect.
 type recovery struct{}
 
+func (recovery) ParseFlags(flags uint32) (innodb.PageFormat, error) { return innodb.ParseFlags(flags) }
+
 func (recovery) HeadSize() int { return redo.StartOffset }
 
 func (recovery) ReadHead(head []byte) (redolog.Head, error) {
@@ -38,11 +40,25 @@ func (recovery) LSN(p redolog.Position) format.LSN { return format.LSN(p) }
 // emptySize is the size of a FILE_CHECKPOINT.
 const emptySize = 16
 
-func (recovery) EmptySize() int64 { return emptySize }
+// logName is that of the server's log.
+const logName = "ib_logfile0"
 
-func (recovery) EmptyLog(end format.LSN, creator string) []byte {
-	return redo.MinimalLog(end-emptySize, redo.BackupCreator(creator))
+func (recovery) LeftName() string { return logName }
+
+func (recovery) LeftSize() int64 { return emptySize }
+
+func (recovery) Leave(end format.LSN, creator string, _ [][]byte) (redolog.Left, error) {
+	return redolog.Left{Name: logName, Content: redo.MinimalLog(end-emptySize, redo.BackupCreator(creator))}, nil
 }
+
+// LeftEnd is not asked for: the log keeps its name.
+func (recovery) LeftEnd([]byte) (format.LSN, bool) { return 0, false }
+
+var errKeep = errors.New("no redo of MariaDB must be kept")
+
+func (recovery) Keep([]byte) (uint64, []byte, error) { return 0, nil, errKeep }
+
+func (recovery) RollsBack() bool { return false }
 
 // errMarker is what the redo of a backup does not have: all its markers are 1.
 var errMarker = errors.New("end marker is not 1")

@@ -9,6 +9,7 @@ import (
 	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/internal/innodb/redolog"
 	"github.com/xbstream/xbstream/internal/mysql/apply"
+	"github.com/xbstream/xbstream/internal/mysql/pages"
 	"github.com/xbstream/xbstream/internal/mysql/redo"
 )
 
@@ -17,6 +18,8 @@ func Redo() redolog.Dialect { return recovery{} }
 
 // recovery implements redolog.Dialect.
 type recovery struct{}
+
+func (recovery) ParseFlags(flags uint32) (innodb.PageFormat, error) { return pages.ParseFlags(flags) }
 
 func (recovery) HeadSize() int { return redo.LinearStart }
 
@@ -35,17 +38,48 @@ func (recovery) Position(lsn format.LSN) (redolog.Position, bool) {
 
 func (recovery) LSN(p redolog.Position) format.LSN { return redo.Position(p).LSN() }
 
-func (recovery) EmptySize() int64 { return int64(len(emptyLog(redo.FirstLSN, ""))) - redo.StartOffset }
+// leftName: the server wants its log in a directory, and none under the name that
+// the log of a backup has.
+var leftName = redo.Directory + "/" + redo.FileName(0)
 
-func (recovery) EmptyLog(end format.LSN, creator string) []byte { return emptyLog(end, creator) }
+func (recovery) LeftName() string { return leftName }
 
-func emptyLog(end format.LSN, creator string) []byte {
-	b, err := redo.EmptyLog(redo.StartAfter(end), creator, nil)
-	if err != nil {
-		panic(err) // StartAfter returns what EmptyLog takes
+func (recovery) LeftSize() int64 { return -1 }
+
+// Leave makes a log that starts behind the end of the redo. What is kept, the server
+// recovers when it starts.
+func (recovery) Leave(end format.LSN, creator string, kept [][]byte) (redolog.Left, error) {
+	start := redo.StartAfter(end)
+	mtrs := make([][]byte, len(kept))
+	for i, record := range kept {
+		mtrs[i] = redo.AppendMTR(nil, record)
 	}
-	return b
+	content, err := redo.EmptyLog(start, creator, mtrs)
+	return redolog.Left{Name: leftName, Content: content, FlushLSN: start}, err
 }
+
+func (recovery) LeftEnd(head []byte) (format.LSN, bool) {
+	h, err := redo.ParseHeader(head)
+	return redo.StartAfter(h.Start), err == nil
+}
+
+// Keep returns a TABLE_DYNAMIC_META. The server takes the last one for each table, of
+// either kind (InnoDB log0recv.cc, MetadataRecover::parseMetadataLog).
+func (recovery) Keep(run []byte) (key uint64, record []byte, err error) {
+	r, n, err := redo.Next(run)
+	if err != nil {
+		return 0, nil, err
+	}
+	key = r.Table << 1
+	if _, counter := r.AutoIncrement(); counter {
+		key |= 1
+	}
+	return key, run[:n], nil
+}
+
+// RollsBack: InnoDB is the only engine that prepares, so that the server rolls back
+// whatever no binary log says was committed (MySQL xa.cc, ha_recover).
+func (recovery) RollsBack() bool { return true }
 
 // errEncrypted: a log that is encrypted is never kept in this form.
 var errEncrypted = errors.New("encrypted redo of MySQL")

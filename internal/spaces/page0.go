@@ -43,7 +43,7 @@ func (tr *Tree) readFirstPage(rel string) (p firstPage, err error) {
 		return p, nil
 	}
 	p.id = innodb.FSPSpaceID(page)
-	if p.pages, err = innodb.ParseFlags(innodb.Flags(page)); err != nil {
+	if p.pages, err = tr.ParseFlags(innodb.Flags(page)); err != nil {
 		return p, fmt.Errorf("%s: %w: %w", rel, err, backupdir.ErrDamaged)
 	}
 	if n < p.pages.Physical {
@@ -54,7 +54,7 @@ func (tr *Tree) readFirstPage(rel string) (p firstPage, err error) {
 	if err := p.pages.Verify(page, 0); err != nil {
 		return p, fmt.Errorf("%s: %w: %w", rel, err, backupdir.ErrDamaged)
 	}
-	if c, ok := p.pages.CryptData(page); ok && c.Encrypted() {
+	if p.pages.SaysEncrypted(page) {
 		return p, fmt.Errorf("%s (space %v): %w", rel, p.id, backupdir.ErrEncrypted)
 	}
 	if p.pages.Logical != tr.PageSize {
@@ -117,7 +117,7 @@ func (tr *Tree) Age(rel string, floor format.LSN) (innodb.Age, error) {
 		return innodb.Age{}, err
 	}
 	defer f.Close()
-	a, err := innodb.ReadAge(f, floor)
+	a, err := innodb.ReadAge(f, tr.ParseFlags, floor)
 	if err != nil {
 		err = fmt.Errorf("%s: %w", rel, err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/backupdir"
+	"github.com/xbstream/xbstream/internal/innodb"
 )
 
 // Tree is a directory's tablespaces by id. It is made empty, and filled by
@@ -17,6 +18,8 @@ import (
 type Tree struct {
 	// PageSize is the source's innodb_page_size, in bytes.
 	PageSize int
+	// ParseFlags reads the flags of a tablespace; NewTree sets that of MariaDB.
+	ParseFlags func(flags uint32) (innodb.PageFormat, error)
 	// Spaces are the tablespaces found, the system tablespace under id 0.
 	Spaces map[format.SpaceID]*Tablespace
 	// LeftOut are the paths of tablespaces that the manifest says were left
@@ -56,7 +59,7 @@ type Changes struct {
 // NewTree returns the tree of dir, without any tablespace. The page size is in
 // bytes.
 func NewTree(dir string, pageSize int) *Tree {
-	return &Tree{PageSize: pageSize, Spaces: map[format.SpaceID]*Tablespace{}, LeftOut: map[format.SpaceID]string{},
+	return &Tree{PageSize: pageSize, ParseFlags: innodb.ParseFlags, Spaces: map[format.SpaceID]*Tablespace{}, LeftOut: map[format.SpaceID]string{},
 		dir: dir, unclaimed: map[string]int64{}, changed: map[string]bool{}}
 }
 

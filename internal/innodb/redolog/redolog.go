@@ -29,6 +29,9 @@ const MaxMTR = 1 << 20
 // Dialect reads the redo of one family. Its methods may be called from several
 // goroutines, and keep nothing of what they are given.
 type Dialect interface {
+	// ParseFlags reads the flags of a tablespace.
+	ParseFlags(flags uint32) (innodb.PageFormat, error)
+
 	// HeadSize is the size of the head, in bytes.
 	HeadSize() int
 	// ReadHead reads a head. The error says what is wrong with it, or names the
@@ -38,10 +41,23 @@ type Dialect interface {
 	// or end there. LSN is the reverse.
 	Position(lsn format.LSN) (p Position, ok bool)
 	LSN(p Position) format.LSN
-	// EmptyLog is a log without redo that ends at an LSN, from which a server
-	// starts that is to begin there; EmptySize is how many bytes follow its head.
-	EmptyLog(end format.LSN, creator string) []byte
-	EmptySize() int64
+	// Leave returns what a server starts from when all redo up to an LSN is in the
+	// pages. kept are records of Keep, in the order of the log.
+	Leave(end format.LSN, creator string, kept [][]byte) (Left, error)
+	// LeftName is Left.Name. LeftSize is how many bytes follow the head of a log
+	// that is left under the name of the backup's own; -1 if it has another name.
+	LeftName() string
+	LeftSize() int64
+	// LeftEnd reads the first HeadSize bytes of a log that Leave made under another
+	// name, and returns an LSN that is not below the one it was made for; ok is false
+	// if it is something else.
+	LeftEnd(head []byte) (end format.LSN, ok bool)
+	// Keep returns what Leave must be given of a run that is Keeps: a record. Of those
+	// with the same key only the last is needed.
+	Keep(run []byte) (key uint64, record []byte, err error)
+	// RollsBack says whether a server that starts without a binary log rolls back the
+	// transactions that its source had prepared by itself, or refuses to start.
+	RollsBack() bool
 
 	// Next reads the mini-transaction at the start of b. The error is bare:
 	// ErrShort, ErrMalformed, or that no mini-transaction starts here.
@@ -69,10 +85,20 @@ type Dialect interface {
 	Traces() Traces
 }
 
-// Position counts the bytes of a log, as a backup keeps it, from a place that the
-// family chooses: where LSNs count other bytes, too, as those of log blocks, an LSN
-// does not say where in the file something is. Positions are in the order of LSNs.
-type Position uint64
+// Position counts the bytes of a log, as a backup keeps it: where LSNs count other
+// bytes, too, as those of log blocks, an LSN does not say where in the file something
+// is. Positions are in the order of LSNs.
+type Position = format.RedoPosition
+
+// Left is what recovery leaves in place of the log of a backup.
+type Left struct {
+	// Name is that of the log's file in the data directory, slash separated.
+	Name    string
+	Content []byte
+	// FlushLSN is what the system tablespace must say of the LSN up to which all is
+	// in the files, 0 if it need not say anything.
+	FlushLSN format.LSN
+}
 
 // Page is a page that is being recovered. It is used by one goroutine.
 type Page interface {
@@ -90,7 +116,7 @@ type Head struct {
 	// FirstLSN is the LSN of the first byte behind the head.
 	FirstLSN format.LSN
 	// Checkpoint is where recovery starts; CheckpointEnd is where the records
-	// that belong to it must have been met.
+	// that belong to it must have been met, 0 if the log has none.
 	Checkpoint, CheckpointEnd format.LSN
 	// Encrypted says that records are encrypted.
 	Encrypted bool
@@ -184,6 +210,9 @@ var dialects []Dialect
 
 // Register makes a dialect known. It is called while the program starts.
 func Register(d Dialect) { dialects = append(dialects, d) }
+
+// All returns the dialects.
+func All() []Dialect { return dialects }
 
 // First returns the dialect that was registered first.
 func First() Dialect { return dialects[0] }
