@@ -48,6 +48,9 @@ func infoFiles(m *format.Manifest) []infoFile {
 // source of the backup did, as mariabackup writes it to xtrabackup_slave_info:
 // the GTID position, if one is in use, and a line for each connection.
 func SlaveStatements(b *format.Backup) []string {
+	if b.Server.Dialect == format.DialectMySQL {
+		return replicaStatements(b)
+	}
 	var lines []string
 	for _, s := range b.Replication {
 		name := ""
@@ -64,6 +67,40 @@ func SlaveStatements(b *format.Backup) []string {
 		lines = slices.Insert(lines, 0, "SET GLOBAL gtid_slave_pos = "+quoted(b.GTIDReplicated)+";")
 	}
 	return lines
+}
+
+// replicaStatements are those of MySQL, as XtraBackup writes them.
+func replicaStatements(b *format.Backup) []string {
+	var lines []string
+	for _, s := range b.Replication {
+		channel := ""
+		if s.Connection != "" {
+			channel = " FOR CHANNEL " + quoted(s.Connection)
+		}
+		if s.GTID {
+			lines = append(lines, "CHANGE REPLICATION SOURCE TO SOURCE_AUTO_POSITION=1"+channel+";")
+		} else {
+			lines = append(lines, fmt.Sprintf("CHANGE REPLICATION SOURCE TO SOURCE_LOG_FILE=%s, SOURCE_LOG_POS=%d%s;", quoted(s.File), s.Position, channel))
+		}
+	}
+	if slices.ContainsFunc(b.Replication, func(s format.ReplicationSource) bool { return s.GTID }) {
+		lines = slices.Insert(lines, 0, "SET GLOBAL gtid_purged = "+quoted(b.GTIDReplicated)+";")
+	}
+	return lines
+}
+
+// ReplicaStatements are what makes the restored server a replica of the source of the
+// backup, by GTID: to be pasted, with the source's address and account filled in.
+func ReplicaStatements(b *format.Backup) string {
+	if b.Server.Dialect == format.DialectMySQL {
+		reset := "RESET BINARY LOGS AND GTIDS"
+		if strings.HasPrefix(b.Server.Version, "8.0.") || strings.HasPrefix(b.Server.Version, "8.1.") {
+			reset = "RESET MASTER"
+		}
+		return reset + "; SET GLOBAL gtid_purged=" + quoted(b.GTID) + "; " +
+			"CHANGE REPLICATION SOURCE TO SOURCE_HOST='…', SOURCE_USER='…', SOURCE_AUTO_POSITION=1, SOURCE_SSL=1; START REPLICA;"
+	}
+	return "SET GLOBAL gtid_slave_pos=" + quoted(b.GTID) + "; CHANGE MASTER TO MASTER_HOST='…', MASTER_USER='…', MASTER_USE_GTID=slave_pos; START SLAVE;"
 }
 
 // quoted is a string in a statement, in every sql_mode: a backslash in front of a
@@ -129,12 +166,15 @@ func config(s *format.Server) string {
 	if files, err := s.SystemFiles(); err == nil {
 		line("innodb_data_file_path", format.FormatDataFiles(files))
 	}
-	if s.LogFileSize > 0 {
+	mysql := s.Dialect == format.DialectMySQL // its log has no size that files depend on, and 9 knows no such variables
+	if s.LogFileSize > 0 && !mysql {
 		line("innodb_log_file_size", s.LogFileSize)
 	}
 	line("innodb_page_size", s.PageSize)
 	line("innodb_undo_directory", "./")
-	line("innodb_undo_tablespaces", s.UndoTablespaces)
+	if !mysql {
+		line("innodb_undo_tablespaces", s.UndoTablespaces)
+	}
 	if s.CompressionLevel > 0 {
 		line("innodb_compression_level", s.CompressionLevel)
 	}

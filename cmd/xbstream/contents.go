@@ -303,6 +303,6 @@ func infoBackup(line func(string, any), b *format.Backup) {
 	}
 	if b.GTID != "" {
 		line("GTID", b.GTID)
-		line("as a replica", fmt.Sprintf("SET GLOBAL gtid_slave_pos='%s'; CHANGE MASTER TO MASTER_HOST='…', MASTER_USER='…', MASTER_USE_GTID=slave_pos; START SLAVE;", b.GTID))
+		line("as a replica", extract.ReplicaStatements(b))
 	}
 }
