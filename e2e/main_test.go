@@ -90,7 +90,12 @@ func followSource(t *testing.T, release servertest.Release, logSize int64, worke
 }
 
 // noRepair keeps a server from repairing tables on its own.
-var noRepair = []string{"--myisam-recover-options=OFF", "--aria-recover-options=OFF"}
+func noRepair(r servertest.Release) []string {
+	if r.MySQL() {
+		return []string{"--myisam-recover-options=OFF"}
+	}
+	return []string{"--myisam-recover-options=OFF", "--aria-recover-options=OFF"}
+}
 
 // startCopy starts a server on a restored directory and checks its tables
 // before anything else touches them: a table that was copied in use must be
@@ -103,7 +108,7 @@ func startCopy(t *testing.T, dir string, args ...string) *servertest.Server {
 // startCopyOn is startCopy with a server of another release.
 func startCopyOn(t *testing.T, r servertest.Release, dir string, args ...string) *servertest.Server {
 	t.Helper()
-	copied := servertest.NewOn(t, dir, servertest.Options{Release: r, ServerID: 2, Args: append(args, noRepair...)})
+	copied := servertest.NewOn(t, dir, servertest.Options{Release: r, ServerID: 2, Args: append(args, noRepair(r)...)})
 	noComplaints(t, copied)
 	return copied
 }

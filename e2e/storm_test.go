@@ -22,7 +22,9 @@ import (
 // A stormy is a storm of DDL with something that makes it worse.
 type stormy struct {
 	name string
-	args []string // of xbsend
+	// release is the server's; the zero value is the usual one.
+	release servertest.Release
+	args    []string // of xbsend
 	// logSize is the size of the redo log in MiB.
 	logSize int64
 	server  []string // further arguments of the server
@@ -104,7 +106,7 @@ func (s stormy) run(t *testing.T, seed uint64, backUp backUpFunc) {
 // round is one try of run; false says that the source hung by itself.
 func (s stormy) round(t *testing.T, seed uint64, backUp backUpFunc) bool {
 	ctx := t.Context()
-	source := servertest.New(t, servertest.Options{LogFileSize: s.logSize << 20, LogBin: true, TCP: true, Args: s.server})
+	source := servertest.New(t, servertest.Options{Release: s.release, LogFileSize: s.logSize << 20, LogBin: true, TCP: true, Args: s.server})
 	options := servertest.LoadOptions{Seed: seed, Rate: 200, BulkBytes: 30 << 20}
 	check(t, source.CreateSchema(ctx, options))
 	load, err := source.StartLoad(ctx, options)
@@ -130,7 +132,7 @@ func (s stormy) round(t *testing.T, seed uint64, backUp backUpFunc) bool {
 	end()
 	gtid, err := servertest.RecordedGTID(dir)
 	check(t, err)
-	copied := servertest.NewOn(t, dir, servertest.Options{ServerID: 2, Args: noRepair})
+	copied := servertest.NewOn(t, dir, servertest.Options{Release: source.Release(), ServerID: 2, Args: noRepair(source.Release())})
 	check(t, copied.DropTwins(ctx))
 	noComplaints(t, copied)
 	check(t, copied.AttachReplica(ctx, source, gtid))

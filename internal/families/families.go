@@ -10,11 +10,13 @@ import (
 	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/internal/innodb/redolog"
 	"github.com/xbstream/xbstream/internal/mariadb"
+	"github.com/xbstream/xbstream/internal/mysql"
 )
 
 // All are the families, in the order in which a server is shown to them.
 var All = []family.Family{
 	mariadb.Family{},
+	mysql.Family{},
 }
 
 func init() {

@@ -108,6 +108,9 @@ func (s *Server) digest(ctx context.Context, query string, keep bool) (Digest, e
 // what is not a table.
 func (s *Server) queries(ctx context.Context) (map[string]string, error) {
 	q := maps.Clone(definitions)
+	if s.opts.Release.MySQL() {
+		maps.Copy(q, definitionsOfMySQL)
+	}
 	rows, err := s.db.QueryContext(ctx, `SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE FROM information_schema.TABLES
 		WHERE TABLE_SCHEMA NOT IN ('information_schema', 'performance_schema', 'mysql', 'sys')`)
 	if err != nil {
@@ -308,6 +311,9 @@ const purgeTimeout = 5 * time.Minute
 func (s *Server) awaitPurge(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, purgeTimeout)
 	defer cancel()
+	if s.opts.Release.MySQL() {
+		return s.awaitMySQLPurge(ctx)
+	}
 	if err := s.Exec(ctx, "SET GLOBAL innodb_max_purge_lag_wait = 0"); err != nil {
 		return fmt.Errorf("wait for purge: %w\n%s", err, s.ErrorLog())
 	}

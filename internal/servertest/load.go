@@ -76,7 +76,7 @@ type Load struct {
 // CreateSchema creates the tables of the load and fills the bulk tables. The
 // statements are in the binary log, the bulk rows are not.
 func (s *Server) CreateSchema(ctx context.Context, o LoadOptions) error {
-	if err := s.Exec(ctx, schema(s.opts.PageSize)...); err != nil {
+	if err := s.Exec(ctx, schema(s.opts)...); err != nil {
 		return fmt.Errorf("create schema: %w", err)
 	}
 	if err := s.fillBulk(ctx, o); err != nil {
@@ -105,12 +105,10 @@ func (s *Server) fillBulk(ctx context.Context, o LoadOptions) error {
 		for from := int64(1); from <= rows; from += bulkBatch {
 			// Half of a row is hexadecimal noise, half of it is text:
 			// it compresses about as well as people's data do.
-			statements = append(statements, fmt.Sprintf(
-				"INSERT INTO %s SELECT seq, seq %% 1000, MD5(seq), CONCAT(REPEAT('some text of row ', 64), "+
-					"SHA2(seq, 512), SHA2(seq + 1, 512), SHA2(seq + 2, 512), SHA2(seq + 3, 512), "+
-					"SHA2(seq + 4, 512), SHA2(seq + 5, 512), SHA2(seq + 6, 512), SHA2(seq + 7, 512)) "+
-					"FROM seq_%d_to_%d",
-				bulkTable(i), from, min(from+bulkBatch-1, rows)))
+			statements = append(statements, s.insertNumbers(bulkTable(i), "SELECT seq, seq % 1000, LEFT(SHA2(seq, 256), 32), CONCAT(REPEAT('some text of row ', 64), "+
+				"SHA2(seq, 512), SHA2(seq + 1, 512), SHA2(seq + 2, 512), SHA2(seq + 3, 512), "+
+				"SHA2(seq + 4, 512), SHA2(seq + 5, 512), SHA2(seq + 6, 512), SHA2(seq + 7, 512))",
+				from, min(from+bulkBatch-1, rows)))
 		}
 		if err := s.Exec(ctx, append([]string{"USE " + ident(dbPlain)}, statements...)...); err != nil {
 			return err
@@ -119,10 +117,20 @@ func (s *Server) fillBulk(ctx context.Context, o LoadOptions) error {
 	return nil
 }
 
+// insertNumbers is a statement that inserts what is selected of the numbers seq from
+// one to another. A database must be in use.
+func (s *Server) insertNumbers(into, selected string, from, to int64) string {
+	if !s.opts.Release.MySQL() {
+		return fmt.Sprintf("INSERT IGNORE INTO %s %s FROM mysql.seq_%d_to_%d", into, selected, from, to)
+	}
+	return fmt.Sprintf("INSERT IGNORE INTO %s WITH RECURSIVE numbers (seq) AS (SELECT %d UNION ALL SELECT seq + 1 FROM numbers WHERE seq < %d) %s FROM numbers",
+		into, from, to, strings.Replace(selected, "SELECT ", "SELECT /*+ SET_VAR(cte_max_recursion_depth = 100000) */ ", 1))
+}
+
 // fillTables puts half of the rows into every table, so that updates and
 // deletes find some from the start.
 func (s *Server) fillTables(ctx context.Context, o LoadOptions) error {
-	for _, t := range tables(s.opts.PageSize) {
+	for _, t := range tables(s.opts) {
 		rows := o.MaxRowsPerTable / 2
 		q := fmt.Sprintf("INSERT INTO %s SET id = ?, a = ?, b = ?, c = ?%s", t.ref(), t.set)
 		for id := 1; id <= rows; id++ {
@@ -146,7 +154,7 @@ func (s *Server) StartLoad(ctx context.Context, o LoadOptions) (*Load, error) {
 		w := &writer{
 			load: l, server: s, rows: o.MaxRowsPerTable,
 			bulkRows: int(o.BulkBytes / bulkTables / bulkRow),
-			tables:   tables(s.opts.PageSize),
+			tables:   tables(s.opts),
 			rand:     rand.New(rand.NewPCG(o.Seed, uint64(n))),
 		}
 		if o.Rate > 0 {

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
 )
 
 // This file is what differs in how a server of MySQL is made and started.
@@ -67,6 +69,7 @@ func (s *Server) mysqlArgs() []string {
 		"--innodb-flush-log-at-trx-commit=2",
 		"--sync-binlog=0",
 		"--server-id=" + strconv.FormatUint(uint64(s.opts.ServerID), 10),
+		"--event-scheduler=OFF", // as MariaDB's is by default
 		"--gtid-mode=ON",
 		"--enforce-gtid-consistency=ON",
 	}
@@ -80,4 +83,72 @@ func (s *Server) mysqlArgs() []string {
 		return append(a, "--bind-address=127.0.0.1", "--port="+strconv.Itoa(s.port))
 	}
 	return append(a, "--skip-networking")
+}
+
+// tablesOfMySQL makes the tables of MariaDB those that MySQL can have.
+func tablesOfMySQL(all []table) []table {
+	var out []table
+	for _, t := range all {
+		switch {
+		case strings.Contains(t.tail, "ENGINE=Aria"), strings.Contains(t.tail, "SYSTEM VERSIONING"):
+			continue
+		case strings.Contains(t.tail, "PAGE_COMPRESSED"):
+			t.tail = "ENGINE=InnoDB COMPRESSION='zlib'"
+		}
+		out = append(out, t)
+	}
+	innodb := func(name, extra, tail, set string) table {
+		return table{db: dbPlain, name: name, extra: extra, tail: "ENGINE=InnoDB " + tail, set: set}
+	}
+	return append(out,
+		innodb("lz4", ", KEY a (a)", "COMPRESSION='lz4'", ""),
+		innodb("multi_valued", ", j JSON, KEY m ((CAST(j->'$.list' AS UNSIGNED ARRAY)))", "", ", j = JSON_OBJECT('list', JSON_ARRAY(id, a, a + 1), 'text', b)"),
+		innodb("functional", ", KEY f ((a % 100)), KEY d (b DESC)", "", ""),
+		innodb("auto", ", n INT NOT NULL AUTO_INCREMENT, KEY n (n)", "", ""),
+	)
+}
+
+// attachMySQLReplica is AttachReplica.
+func (s *Server) attachMySQLReplica(ctx context.Context, source *Server, gtid string) error {
+	return s.Exec(ctx,
+		"RESET BINARY LOGS AND GTIDS",
+		"SET GLOBAL gtid_purged = '"+gtid+"'",
+		fmt.Sprintf("CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT=%d, SOURCE_USER='%s', SOURCE_PASSWORD='%s', SOURCE_CONNECT_RETRY=1, SOURCE_AUTO_POSITION=1, GET_SOURCE_PUBLIC_KEY=1",
+			source.Port(), replUser, replPassword),
+		"START REPLICA",
+	)
+}
+
+// definitionsOfMySQL are definitions where MySQL has others.
+var definitionsOfMySQL = map[string]string{
+	"routines":          "SELECT ROUTINE_SCHEMA, ROUTINE_NAME, ROUTINE_TYPE, ROUTINE_DEFINITION, DEFINER, SQL_MODE, DTD_IDENTIFIER FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA <> 'sys'",
+	"events":            "SELECT EVENT_SCHEMA, EVENT_NAME, EVENT_DEFINITION, DEFINER, INTERVAL_VALUE, INTERVAL_FIELD, SQL_MODE FROM information_schema.EVENTS",
+	"accounts":          "SELECT Host, User, authentication_string FROM mysql.user WHERE User <> '" + replUser + "'",
+	"roles":             "SELECT * FROM mysql.role_edges",
+	"columns of grants": "SELECT Host, Db, User, Table_name, Column_name, Column_priv FROM mysql.columns_priv",
+	"views":             "SELECT TABLE_SCHEMA, TABLE_NAME, VIEW_DEFINITION, DEFINER, SECURITY_TYPE FROM information_schema.VIEWS WHERE TABLE_SCHEMA <> 'sys'",
+	"tablespaces":       "SELECT NAME, SPACE_TYPE, ROW_FORMAT FROM information_schema.INNODB_TABLESPACES WHERE SPACE_TYPE IN ('General', 'Undo')",
+}
+
+// awaitMySQLPurge waits until hardly any history is left, for a while: the server
+// keeps some when nothing happens.
+func (s *Server) awaitMySQLPurge(ctx context.Context) error {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		n, err := s.String(ctx, "SELECT COUNT FROM information_schema.INNODB_METRICS WHERE NAME = 'trx_rseg_history_len'")
+		if err != nil {
+			return fmt.Errorf("wait for purge: %w\n%s", err, s.ErrorLog())
+		}
+		if length, err := strconv.Atoi(n); err != nil || length < 10 || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
+// instant adds or drops a column without a rebuild.
+func (w *stormWorker) instant(ctx context.Context) error {
+	what := "ADD COLUMN y%d INT DEFAULT 3 FIRST"
+	if w.rand.IntN(2) == 0 {
+		what = "DROP COLUMN y%d"
+	}
+	return w.do(ctx, "ALTER TABLE "+w.name()+" "+fmt.Sprintf(what, w.rand.IntN(3))+", ALGORITHM=INSTANT")
 }

@@ -10,6 +10,9 @@ import (
 // AttachReplica makes s a replica of source that continues at the GTID
 // position gtid. The source must listen on TCP and have a binary log.
 func (s *Server) AttachReplica(ctx context.Context, source *Server, gtid string) error {
+	if s.opts.Release.MySQL() {
+		return s.attachMySQLReplica(ctx, source, gtid)
+	}
 	return s.Exec(ctx,
 		"SET GLOBAL gtid_slave_pos = '"+gtid+"'",
 		ChangeMaster("", source, "MASTER_USE_GTID=slave_pos"),
@@ -31,13 +34,17 @@ const standTimeout = 3 * time.Minute
 // WaitCaughtUp waits until s has applied all that source wrote until now. A
 // replica that stopped is an error that carries its last error.
 func (s *Server) WaitCaughtUp(ctx context.Context, source *Server) error {
-	want, err := source.String(ctx, "SELECT @@gtid_binlog_pos")
+	executed, wait, applied := "SELECT @@gtid_binlog_pos", "SELECT MASTER_GTID_WAIT(?, 1)", "SELECT @@gtid_slave_pos"
+	if s.opts.Release.MySQL() {
+		executed, wait, applied = "SELECT @@GLOBAL.gtid_executed", "SELECT WAIT_FOR_EXECUTED_GTID_SET(?, 1)", "SELECT @@GLOBAL.gtid_executed"
+	}
+	want, err := source.String(ctx, executed)
 	if err != nil {
 		return fmt.Errorf("wait for replica: %w", err)
 	}
 	at, moved := "", time.Now()
 	for {
-		done, err := s.String(ctx, "SELECT MASTER_GTID_WAIT(?, 1)", want)
+		done, err := s.String(ctx, wait, want)
 		if err != nil {
 			return fmt.Errorf("wait for replica: %w", err)
 		}
@@ -51,7 +58,7 @@ func (s *Server) WaitCaughtUp(ctx context.Context, source *Server) error {
 		if stopped && why != "" {
 			return fmt.Errorf("replica stopped: %s", why)
 		}
-		now, err := s.String(ctx, "SELECT @@gtid_slave_pos")
+		now, err := s.String(ctx, applied)
 		if err != nil {
 			return fmt.Errorf("wait for replica: %w", err)
 		}
@@ -67,7 +74,11 @@ func (s *Server) WaitCaughtUp(ctx context.Context, source *Server) error {
 // replicaErrors are the last errors of replication, and whether a thread of it has
 // stopped. One that could not connect tries again.
 func (s *Server) replicaErrors(ctx context.Context) (why string, stopped bool, err error) {
-	rows, err := s.db.QueryContext(ctx, "SHOW ALL SLAVES STATUS")
+	query, prefix := "SHOW ALL SLAVES STATUS", "Slave"
+	if s.opts.Release.MySQL() {
+		query, prefix = "SHOW REPLICA STATUS", "Replica"
+	}
+	rows, err := s.db.QueryContext(ctx, query)
 	if err != nil {
 		return "", false, fmt.Errorf("replica: %w", err)
 	}
@@ -92,7 +103,7 @@ func (s *Server) replicaErrors(ctx context.Context) (why string, stopped bool, e
 			}
 		}
 		why = strings.TrimSpace(why + " " + status["Last_SQL_Error"] + " " + status["Last_IO_Error"])
-		stopped = stopped || status["Slave_SQL_Running"] == "No" || status["Slave_IO_Running"] == "No"
+		stopped = stopped || status[prefix+"_SQL_Running"] == "No" || status[prefix+"_IO_Running"] == "No"
 	}
 	return why, stopped, rows.Err()
 }

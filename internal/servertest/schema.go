@@ -56,8 +56,16 @@ func (t table) create() string {
 		t.ref(), t.extra, t.tail)
 }
 
-// tables are the kinds of tables a server of this page size can have.
-func tables(pageSize int) []table {
+// tables are the kinds of tables a server can have.
+func tables(o Options) []table {
+	all := tablesOfMariaDB(o.PageSize)
+	if o.Release.MySQL() {
+		all = tablesOfMySQL(all)
+	}
+	return all
+}
+
+func tablesOfMariaDB(pageSize int) []table {
 	innodb := func(name, extra, tail, set string) table {
 		return table{db: dbPlain, name: name, extra: extra, tail: "ENGINE=InnoDB " + tail, set: set}
 	}
@@ -108,47 +116,52 @@ func tables(pageSize int) []table {
 
 // surroundings are the objects that are not tables of the writers: what they
 // write to on the side, and what must only be there afterwards.
-func surroundings() []string {
+func surroundings(o Options) []string {
 	l := ident(dbPlain) + "."
 	merge := "CREATE TABLE " + l + "merged (id INT NOT NULL, a INT, b VARCHAR(200), c MEDIUMBLOB, KEY id (id), KEY a (a)) " +
 		"ENGINE=MERGE UNION=(" + l + "merge_1, " + l + "merge_2) INSERT_METHOD=LAST"
-	return []string{
+	var sequences []string
+	if !o.Release.MySQL() {
+		sequences = []string{
+			"CREATE SEQUENCE " + l + "numbers START WITH 100 INCREMENT BY 3 CACHE 20",
+			"CREATE SEQUENCE " + l + "aria_numbers ENGINE=Aria",
+		}
+	}
+	return append(sequences,
 		"CREATE DATABASE `empty` CHARACTER SET latin1",
-		"CREATE SEQUENCE " + l + "numbers START WITH 100 INCREMENT BY 3 CACHE 20",
-		"CREATE SEQUENCE " + l + "aria_numbers ENGINE=Aria",
-		"CREATE TABLE " + l + "audit (k INT NOT NULL PRIMARY KEY, n BIGINT NOT NULL, last INT) ENGINE=InnoDB",
-		"CREATE TABLE " + l + "ticks (k INT NOT NULL PRIMARY KEY, n BIGINT NOT NULL) ENGINE=InnoDB",
+		"CREATE TABLE "+l+"audit (k INT NOT NULL PRIMARY KEY, n BIGINT NOT NULL, last INT) ENGINE=InnoDB",
+		"CREATE TABLE "+l+"ticks (k INT NOT NULL PRIMARY KEY, n BIGINT NOT NULL) ENGINE=InnoDB",
 		merge,
-		"CREATE VIEW " + l + "sums AS SELECT a % 10 AS k, COUNT(*) AS n, SUM(a) AS s FROM " + l + "dynamic GROUP BY a % 10",
-		"CREATE VIEW " + ident(dbOdd) + ".`view ü` AS SELECT id, b FROM " + ident(dbOdd) + ".`odd-näme$`",
-		"CREATE TRIGGER " + l + "watched_insert AFTER INSERT ON " + l + "watched FOR EACH ROW " +
-			"INSERT INTO " + l + "audit VALUES (NEW.id % 64, 1, NEW.a) ON DUPLICATE KEY UPDATE n = n + 1, last = NEW.a",
-		"CREATE TRIGGER " + l + "watched_update AFTER UPDATE ON " + l + "watched FOR EACH ROW " +
-			"INSERT INTO " + l + "audit VALUES (64 + NEW.id % 64, 1, NEW.a) ON DUPLICATE KEY UPDATE n = n + 1, last = NEW.a",
-		"CREATE TRIGGER " + l + "watched_delete BEFORE DELETE ON " + l + "watched FOR EACH ROW " +
-			"INSERT INTO " + l + "audit VALUES (128 + OLD.id % 64, 1, OLD.a) ON DUPLICATE KEY UPDATE n = n + 1, last = OLD.a",
-		"CREATE PROCEDURE " + l + "bump(IN k INT, IN by_ INT) MODIFIES SQL DATA " +
-			"UPDATE " + l + "dynamic SET a = (a + by_) % 100000 WHERE id = k",
-		"CREATE FUNCTION " + l + "half(x INT) RETURNS INT DETERMINISTIC RETURN x DIV 2",
-		"CREATE EVENT " + l + "tick ON SCHEDULE EVERY 1 SECOND DO " +
-			"INSERT INTO " + l + "ticks VALUES (1, 1) ON DUPLICATE KEY UPDATE n = n + 1",
+		"CREATE VIEW "+l+"sums AS SELECT a % 10 AS k, COUNT(*) AS n, SUM(a) AS s FROM "+l+"dynamic GROUP BY a % 10",
+		"CREATE VIEW "+ident(dbOdd)+".`view ü` AS SELECT id, b FROM "+ident(dbOdd)+".`odd-näme$`",
+		"CREATE TRIGGER "+l+"watched_insert AFTER INSERT ON "+l+"watched FOR EACH ROW "+
+			"INSERT INTO "+l+"audit VALUES (NEW.id % 64, 1, NEW.a) ON DUPLICATE KEY UPDATE n = n + 1, last = NEW.a",
+		"CREATE TRIGGER "+l+"watched_update AFTER UPDATE ON "+l+"watched FOR EACH ROW "+
+			"INSERT INTO "+l+"audit VALUES (64 + NEW.id % 64, 1, NEW.a) ON DUPLICATE KEY UPDATE n = n + 1, last = NEW.a",
+		"CREATE TRIGGER "+l+"watched_delete BEFORE DELETE ON "+l+"watched FOR EACH ROW "+
+			"INSERT INTO "+l+"audit VALUES (128 + OLD.id % 64, 1, OLD.a) ON DUPLICATE KEY UPDATE n = n + 1, last = OLD.a",
+		"CREATE PROCEDURE "+l+"bump(IN k INT, IN by_ INT) MODIFIES SQL DATA "+
+			"UPDATE "+l+"dynamic SET a = (a + by_) % 100000 WHERE id = k",
+		"CREATE FUNCTION "+l+"half(x INT) RETURNS INT DETERMINISTIC RETURN x DIV 2",
+		"CREATE EVENT "+l+"tick ON SCHEDULE EVERY 1 SECOND DO "+
+			"INSERT INTO "+l+"ticks VALUES (1, 1) ON DUPLICATE KEY UPDATE n = n + 1",
 		"CREATE USER 'reader'@'%' IDENTIFIED BY 'x'",
 		"CREATE ROLE readers",
-		"GRANT SELECT ON " + l + "* TO readers",
+		"GRANT SELECT ON "+l+"* TO readers",
 		"GRANT readers TO 'reader'@'%'",
-		"GRANT SELECT (id, a) ON " + l + "parent TO 'reader'@'%'",
-		"GRANT EXECUTE ON PROCEDURE " + l + "bump TO 'reader'@'%'",
-	}
+		"GRANT SELECT (id, a) ON "+l+"parent TO 'reader'@'%'",
+		"GRANT EXECUTE ON PROCEDURE "+l+"bump TO 'reader'@'%'",
+	)
 }
 
 // schema is everything to be executed on an empty server.
-func schema(pageSize int) []string {
+func schema(o Options) []string {
 	statements := []string{
 		"CREATE DATABASE " + ident(dbPlain) + " CHARACTER SET utf8mb4",
 		"CREATE DATABASE " + ident(dbOdd) + " CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
 	}
-	for _, t := range tables(pageSize) {
+	for _, t := range tables(o) {
 		statements = append(statements, t.create())
 	}
-	return append(statements, surroundings()...)
+	return append(statements, surroundings(o)...)
 }

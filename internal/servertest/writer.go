@@ -177,6 +177,9 @@ func (w *writer) within(ctx context.Context, statements int, rollback bool, paus
 }
 
 func (w *writer) sequence(ctx context.Context) error {
+	if w.server.opts.Release.MySQL() { // has none
+		return w.row(ctx, w.anyTable())
+	}
 	name := "numbers"
 	if w.rand.IntN(2) == 0 {
 		name = "aria_numbers"

@@ -1,0 +1,158 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/xbstream/xbstream/internal/servertest"
+)
+
+// P1 for MySQL: see TestRestoredCopyFollowsSource.
+func TestRestoredMySQLFollowsSource(t *testing.T) {
+	for _, row := range []struct {
+		name    string
+		log     int64 // MiB
+		workers int
+	}{
+		{"8 MiB log, 1 worker", 8, 1},
+		{"96 MiB log, 4 workers", 96, 4},
+	} {
+		for _, r := range servertest.MySQLReleases(t) {
+			for n := range repeats(t) {
+				t.Run(fmt.Sprintf("%s/%s/%d", row.name, r, n), func(t *testing.T) {
+					followSource(t, r, row.log<<20, row.workers, nil, uint64(n))
+				})
+			}
+		}
+	}
+}
+
+// P1 under DDL, for MySQL: see TestCopyTakenInAStormOfDDL.
+func TestMySQLCopyTakenInAStormOfDDL(t *testing.T) {
+	for _, r := range servertest.MySQLReleases(t) {
+		for n := range repeats(t) {
+			t.Run(fmt.Sprintf("%s/%d", r, n), func(t *testing.T) {
+				s := stormy{release: r, args: []string{"--rate=30M", "-j2"}, logSize: 24}
+				s.run(t, uint64(n), s.backUp)
+			})
+		}
+	}
+}
+
+// xbstreamOf runs xbstream and returns what it wrote to both outputs.
+func xbstreamOf(t *testing.T, args ...string) string {
+	t.Helper()
+	_, xbstream := binaries(t)
+	cmd := exec.CommandContext(t.Context(), xbstream, args...)
+	cmd.Env = []string{"PATH=/nonexistent"} // it must need no server
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("xbstream %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+func exists(t *testing.T, path ...string) bool {
+	t.Helper()
+	_, err := os.Lstat(filepath.Join(path...))
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+// A backup of a server that does nothing, of which there may be no redo at all, step
+// by step.
+func TestMySQLArchiveStepByStep(t *testing.T) {
+	for _, r := range servertest.MySQLReleases(t) {
+		t.Run(r.String(), func(t *testing.T) { mysqlStepByStep(t, r) })
+	}
+}
+
+func mysqlStepByStep(t *testing.T, r servertest.Release) {
+	source := servertest.New(t, servertest.Options{Release: r, LogBin: true})
+	check(t, source.Exec(t.Context(), "CREATE DATABASE shop",
+		"CREATE TABLE shop.t (id INT PRIMARY KEY AUTO_INCREMENT, b VARCHAR(100)) COMPRESSION='zlib'",
+		"INSERT INTO shop.t (b) VALUES ('1'), ('2'), ('3'), ('4'), ('5'), ('6'), ('7'), ('8'), ('9')",
+		"DELETE FROM shop.t WHERE id > 4",
+		"CREATE TABLE shop.m (id INT) ENGINE=MyISAM"))
+	atRest(t, source)
+	archive, said, code := xbsendOf(t, "--no-defaults", "--user=root", "--socket="+source.Socket())
+	if code != 0 {
+		t.Fatalf("xbsend: %d\n%s", code, said)
+	}
+	file := filepath.Join(t.TempDir(), "shop.xb")
+	check(t, os.WriteFile(file, archive, 0o600))
+	xbstreamOf(t, "verify", file)
+	info := xbstreamOf(t, "info", file)
+	for _, want := range []string{"RESET BINARY LOGS AND GTIDS; SET GLOBAL gtid_purged='", "CHANGE REPLICATION SOURCE TO", "INSTANCE", "TABLES"} {
+		if !strings.Contains(info, want) {
+			t.Errorf("info does not say %q:\n%s", want, info)
+		}
+	}
+
+	dir := filepath.Join(t.TempDir(), "copy")
+	xbstreamOf(t, "-x", "-C", dir, file)
+	for _, own := range []string{"auto.cnf", "#innodb_redo", "#innodb_temp", "ibtmp1", "#ib_16384_0.dblwr"} {
+		if exists(t, dir, own) {
+			t.Errorf("%s was restored", own)
+		}
+	}
+	for n, again := range []string{"", "killed before it said so", "already"} {
+		if n == 1 {
+			// What a run leaves that is killed at its very end.
+			state := filepath.Join(dir, "xtrabackup_checkpoints")
+			b, err := os.ReadFile(state)
+			check(t, err)
+			check(t, os.WriteFile(state, bytes.Replace(b, []byte("log-applied"), []byte("full-backuped"), 1), 0o600))
+		}
+		out := xbstreamOf(t, "prepare", dir)
+		if again == "already" != strings.Contains(out, "is already prepared") {
+			t.Errorf("prepare, %s: %s", again, out)
+		}
+		if exists(t, dir, "ib_logfile0") || !exists(t, dir, "#innodb_redo", "#ib_redo0") {
+			t.Errorf("prepare, %s: the log is not where the server wants it", again)
+		}
+	}
+	xbstreamOf(t, "verify", dir)
+
+	copied := startCopyOn(t, r, dir)
+	check(t, copied.Exec(t.Context(), "INSERT INTO shop.t (b) VALUES ('next')"))
+	for query, want := range map[string]string{
+		"SELECT COUNT(*) FROM shop.t":                        "5",
+		"SELECT id FROM shop.t WHERE b='next'":               "10", // not 5: the counter is kept
+		"SELECT COUNT(*) FROM shop.m":                        "0",
+		"SELECT @@server_uuid = '" + uuidOf(t, source) + "'": "0",
+	} {
+		if got, err := copied.String(t.Context(), query); err != nil || got != want {
+			t.Errorf("%s: %s, %v; want %s", query, got, err, want)
+		}
+	}
+}
+
+func uuidOf(t *testing.T, s *servertest.Server) string {
+	t.Helper()
+	id, err := s.String(t.Context(), "SELECT @@server_uuid")
+	check(t, err)
+	return id
+}
+
+// atRest waits until the server has nothing more to write, for a while: some part of
+// it may always have.
+func atRest(t *testing.T, s *servertest.Server) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		behind, err := s.String(t.Context(), "SELECT STORAGE_ENGINES->>'$.InnoDB.LSN' - STORAGE_ENGINES->>'$.InnoDB.LSN_checkpoint' FROM performance_schema.log_status")
+		check(t, err)
+		if behind == "0" || time.Now().After(deadline) {
+			t.Logf("checkpoint %s behind the LSN", behind)
+			return
+		}
+	}
+}
