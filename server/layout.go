@@ -79,6 +79,9 @@ type InnoDB struct {
 	FlushLogAtTrxCommit int
 	FlushLogTimeout     time.Duration
 	EncryptLog          bool
+	// OneFileEach says that the server does not start on a directory in which two
+	// files bear the id of one tablespace.
+	OneFileEach bool
 	// ReadOnly says that InnoDB writes nothing, not even redo.
 	ReadOnly bool
 	// LogArchive says that the log is kept in the form of MariaDB 13.0's

@@ -335,10 +335,22 @@ func TestStray(t *testing.T) {
 	if _, err := f.run(nil); err != nil {
 		t.Fatal(err)
 	}
-	for _, e := range f.same().Files {
+	kept := f.same()
+	for _, e := range kept.Files {
 		if e.Path == "d/copy.ibd" && (e.Kind != format.KindFile || e.Space != nil) {
 			t.Errorf("it is %+v", e)
 		}
+	}
+	// A server that would not start beside it does not get it.
+	f = newFake(t)
+	f.use[8], f.oneEach = "d/b.ibd", true
+	f.space("d/copy.ibd", 8, 1000)
+	if _, err := f.run(nil); err != nil {
+		t.Fatal(err)
+	}
+	got, m, err := f.restored()
+	if _, there := got["d/copy.ibd"]; err != nil || there || got["d/b.ibd"] == "" || m.Discarded != kept.Discarded+1 {
+		t.Errorf("%v; copy %v, %d files discarded", err, there, m.Discarded)
 	}
 	f = newFake(t)
 	f.space("d/copy.ibd", 8, 1000) // and the server says nothing of either

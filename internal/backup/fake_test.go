@@ -45,12 +45,14 @@ type fake struct {
 	opened    int            // outlets and logs that are open
 	timeouts  map[string]int // by step: how often a lock is not granted
 	discarded map[format.SpaceID]bool
-	open      map[string]bool           // files the server has open
-	use       map[format.SpaceID]string // the file that it uses for a tablespace
-	start     format.LSN
-	redo      []byte // since start
-	records   []redotail.FileRecord
-	read      int // of redo
+	// oneEach is InnoDB.OneFileEach of the layout.
+	oneEach bool
+	open    map[string]bool           // files the server has open
+	use     map[format.SpaceID]string // the file that it uses for a tablespace
+	start   format.LSN
+	redo    []byte // since start
+	records []redotail.FileRecord
+	read    int // of redo
 
 	archive bytes.Buffer
 	// announced is how often restored has seen a file.
@@ -155,7 +157,7 @@ func (f *fake) step(name string) error {
 
 func (f *fake) Layout(context.Context) (server.Layout, error) {
 	l := server.Layout{Dialect: "mariadb", DataDir: f.dir, Identity: server.Identity{Version: "10.11.0-fake"}}
-	l.InnoDB = server.InnoDB{DataHome: f.dir, UndoDir: f.dir, LogDir: f.dir, PageSize: pages.Logical, DataFilePath: "ibdata1:1M:autoextend",
+	l.InnoDB = server.InnoDB{DataHome: f.dir, UndoDir: f.dir, LogDir: f.dir, PageSize: pages.Logical, OneFileEach: f.oneEach, DataFilePath: "ibdata1:1M:autoextend",
 		DataFiles: []server.DataFile{{Path: filepath.Join(f.dir, "ibdata1"), Size: 1 << 20, Autoextend: true}}}
 	return l, f.step("Layout")
 }

@@ -85,7 +85,8 @@ func (p *phases) warnBig() {
 
 // settleStrays deals with files that bear the space id of another table: a copy
 // somebody put beside it, or one that waits for IMPORT TABLESPACE. They are kept
-// as ordinary files; recovery must not take one for the tablespace.
+// as ordinary files, as recovery must not take one for the tablespace, or left out if
+// the server would not start beside them.
 func (p *phases) settleStrays(ctx context.Context) error {
 	type space struct {
 		id    format.SpaceID
@@ -117,16 +118,21 @@ func (p *phases) settleStrays(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := demote(all, file); err != nil {
+		leave := p.layout.InnoDB.OneFileEach
+		if err := demote(all, file, leave); err != nil {
 			return fmt.Errorf("space %v: %w", k.id, err)
 		}
-		p.Log.Warn("files bear the space id of another table and are kept as ordinary files", "space", k.id, "table", file, "files", len(all)-1)
+		what := "kept as ordinary files"
+		if leave {
+			what = "left out, as no server starts beside them"
+		}
+		p.Log.Warn("files bear the space id of another table and are "+what, "space", k.id, "table", file, "files", len(all)-1)
 	}
 	return nil
 }
 
-// demote makes ordinary files of all but the one the server uses.
-func demote(all []*chunker.Result, file string) error {
+// demote makes ordinary files of all but the one the server uses, or leaves them out.
+func demote(all []*chunker.Result, file string, leave bool) error {
 	found := false
 	for _, r := range all {
 		if path.Clean(file) == r.Entry.Path || file == r.Entry.Source && file != "" {
@@ -134,6 +140,7 @@ func demote(all []*chunker.Result, file string) error {
 			continue
 		}
 		r.Entry.Space = nil
+		r.Gone = leave
 		if r.Entry.Arrived() {
 			r.Entry.Kind = format.KindFile
 		}
