@@ -26,7 +26,10 @@
 //   - A prepared directory is left alone.
 //   - A server starts on the result without a binary log: the transactions that
 //     the source had prepared by itself and not committed are made active, so
-//     that the server rolls them back. Those of XA PREPARE stay prepared.
+//     that the server rolls them back; MySQL does so as they are. Those of XA
+//     PREPARE stay prepared.
+//   - The log is replaced by one that a server starts from, with the redo that
+//     belongs to no page, if the family has such (MySQL: AUTO_INCREMENT).
 //   - Memory is bounded by Options.Memory: more redo than that is applied in
 //     several batches by LSN, with the same result.
 //   - Only files in the directory are written, and tablespaces that the manifest

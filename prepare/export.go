@@ -93,7 +93,7 @@ func (e *export) run(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	for _, rel := range names {
-		if db, file := path.Split(rel); db != "mysql/" && !strings.HasPrefix(file, "FTS_") && !strings.HasPrefix(file, "#") {
+		if db, file := path.Split(rel); db != "" && db != "mysql/" && !strings.HasPrefix(strings.ToUpper(file), "FTS_") && !strings.HasPrefix(file, "#") {
 			e.spaces = append(e.spaces, strings.TrimSuffix(rel, ".ibd"))
 		}
 	}

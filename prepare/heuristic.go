@@ -55,7 +55,7 @@ func rollBackWithServer(ctx context.Context, runner *runserver.Runner, state *ba
 	if err != nil {
 		return err
 	}
-	err = awaitRecovery(ctx, s, state.EndLSN, opt.ServerWait, nil)
+	err = awaitRecovery(ctx, s, state, opt.ServerWait, nil)
 	switch {
 	case err == nil:
 		err = s.Stop(true)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/backupdir"
+	"github.com/xbstream/xbstream/internal/innodb/redolog"
 	"github.com/xbstream/xbstream/internal/runserver"
 	"github.com/xbstream/xbstream/internal/spaces"
 )
@@ -106,7 +108,8 @@ func withServer(ctx context.Context, dir, binary string, state *backupdir.State,
 	if err != nil {
 		return err
 	}
-	if binary, err = runserver.Find(binary); err != nil {
+	how := redolog.Named(state.Server.Dialect).Server()
+	if binary, err = runserver.Find(binary, how.Programs...); err != nil {
 		return err
 	}
 	before, err := namesIn(dir)
@@ -134,7 +137,7 @@ func withServer(ctx context.Context, dir, binary string, state *backupdir.State,
 	if err != nil {
 		return err
 	}
-	return removeTraces(dir, before)
+	return removeTraces(dir, before, how.Traces)
 }
 
 // setAside hides from a server the files that bear the ending of a tablespace and
@@ -153,7 +156,7 @@ func recoverOnce(ctx context.Context, runner *runserver.Runner, state *backupdir
 		return err
 	}
 	opt.Log.Info("server started on the copy", "binary", runner.Binary, "pid", s.PID())
-	err = awaitRecovery(ctx, s, state.EndLSN, opt.ServerWait, work)
+	err = awaitRecovery(ctx, s, state, opt.ServerWait, work)
 	if stopErr := s.Stop(err == nil); err == nil {
 		err = stopErr
 	}
@@ -182,9 +185,9 @@ func startRecovery(runner *runserver.Runner, state *backupdir.State, opt Options
 		"--innodb-data-file-path=" + dataFiles,
 		"--innodb-data-home-dir=",
 		"--innodb-undo-directory=./",
-		"--innodb-undo-tablespaces=" + strconv.Itoa(state.Server.UndoTablespaces),
 		"--lower-case-table-names=" + strconv.Itoa(state.Server.LowerCaseTableNames),
 	}
+	args = append(args, redolog.Named(state.Server.Dialect).Server().Args(&state.Server)...)
 	if a := state.Server.ChecksumAlgorithm; a != "" {
 		args = append(args, "--innodb-checksum-algorithm="+a)
 	}
@@ -193,10 +196,11 @@ func startRecovery(runner *runserver.Runner, state *backupdir.State, opt Options
 
 // awaitRecovery returns when the server accepts clients, is past the LSN, and
 // work, if it is not nil, is done.
-func awaitRecovery(ctx context.Context, s *runserver.Server, end format.LSN, wait time.Duration, work func(context.Context, *sql.DB) error) error {
+func awaitRecovery(ctx context.Context, s *runserver.Server, state *backupdir.State, wait time.Duration, work func(context.Context, *sql.DB) error) error {
+	end, variable := state.EndLSN, redolog.Named(state.Server.Dialect).Server().LSN
 	var lsn format.LSN
 	answers := func(ctx context.Context, db *sql.DB) (err error) {
-		lsn, err = currentLSN(ctx, db)
+		lsn, err = currentLSN(ctx, db, variable)
 		return err
 	}
 	return s.Use(ctx, wait, answers, func(ctx context.Context, db *sql.DB) error {
@@ -210,10 +214,10 @@ func awaitRecovery(ctx context.Context, s *runserver.Server, end format.LSN, wai
 	})
 }
 
-func currentLSN(ctx context.Context, db *sql.DB) (format.LSN, error) {
+func currentLSN(ctx context.Context, db *sql.DB, variable string) (format.LSN, error) {
 	var name string
 	var lsn uint64
-	err := db.QueryRowContext(ctx, "SHOW GLOBAL STATUS LIKE 'Innodb_lsn_current'").Scan(&name, &lsn)
+	err := db.QueryRowContext(ctx, "SHOW GLOBAL STATUS LIKE '"+variable+"'").Scan(&name, &lsn)
 	return format.LSN(lsn), err
 }
 
@@ -229,18 +233,23 @@ func namesIn(dir string) (map[string]bool, error) {
 	return names, nil
 }
 
-// traces are files a start leaves in the data directory that a copy did not
-// have and does not need.
-var traces = []string{"ibtmp1", "ib_buffer_pool", "ddl_recovery.log", "ddl_recovery-backup.log", "multi-master.info", "tc.log", "ib_logfile101", "undo_trunc.log"}
-
-// removeTraces removes what the server's start left. Aria's log and control
-// file stay: Aria tables are recovered and refer to them.
-func removeTraces(dir string, before map[string]bool) error {
-	for _, name := range traces {
-		if before[name] {
+// removeTraces removes what the server's start left that a copy did not have and does
+// not need. Aria's log and control file stay: Aria tables are recovered and refer to
+// them.
+func removeTraces(dir string, before map[string]bool, traces []string) error {
+	after, err := namesIn(dir)
+	if err != nil {
+		return err
+	}
+	for name := range after {
+		ours := slices.ContainsFunc(traces, func(pattern string) bool {
+			match, err := path.Match(pattern, name)
+			return err == nil && match
+		})
+		if !ours || before[name] {
 			continue
 		}
-		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
 			return err
 		}
 	}

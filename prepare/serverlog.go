@@ -1,10 +1,12 @@
 package prepare
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -25,6 +27,9 @@ import (
 // is the server's to judge.
 func readyRedo(ctx context.Context, dir string, state *backupdir.State, opt Options, rep *Report) error {
 	l, err := openRedo(dir)
+	if errors.Is(err, fs.ErrNotExist) && hasServerLog(dir, state) {
+		return nil // an earlier run got so far, and perhaps the server further
+	}
 	if err != nil {
 		return err
 	}
@@ -57,12 +62,63 @@ func readyRedo(ctx context.Context, dir string, state *backupdir.State, opt Opti
 			return err
 		}
 	}
-	back, err := s.imported(tr)
-	if err != nil || len(back) == 0 {
+	packed := l.dialect.LeftName() != redoName
+	back, err := s.imported(tr, packed)
+	if err != nil {
 		return err
+	}
+	if packed {
+		for id, at := range back {
+			return fmt.Errorf("space %v: %w: at LSN %v stands its DISCARD TABLESPACE, and its file is there: a server's recovery would lose rows of it; prepare the backup without --with-server", id, ErrImported, at)
+		}
+		return l.forServer(ctx, dir, state.EndLSN)
+	}
+	if len(back) == 0 {
+		return nil
 	}
 	opt.Log.Info("redo of before an import is hidden from the server", "tablespaces", len(back))
 	return l.hideBeforeImport(ctx, dir, back)
+}
+
+// hasServerLog says whether there is a log that forServer makes.
+func hasServerLog(dir string, state *backupdir.State) bool {
+	_, err := os.Stat(filepath.Join(dir, filepath.FromSlash(redolog.Named(state.Server.Dialect).LeftName())))
+	return err == nil
+}
+
+// forServer replaces the log by one that a server of the family recovers from. The
+// redo ends at an LSN.
+func (l *redoLog) forServer(ctx context.Context, dir string, end format.LSN) error {
+	name := l.dialect.LeftName()
+	path := filepath.Join(dir, filepath.FromSlash(name))
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return err
+	}
+	err := backupdir.ReplaceWith(path, func(w io.Writer) error {
+		buffered := bufio.NewWriterSize(w, 1<<20)
+		out, err := l.dialect.ForServer(buffered, l.head)
+		if err != nil {
+			return err
+		}
+		m := l.scan(ctx, l.start(), l.atLeast(end))
+		defer m.close()
+		for {
+			t, err := m.next()
+			if errors.Is(err, io.EOF) {
+				return errors.Join(out.Close(), buffered.Flush())
+			}
+			if err == nil {
+				err = out.Add(l.dialect.Frame(nil, t.records))
+			}
+			if err != nil {
+				return err
+			}
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return errors.Join(backupdir.SyncDir(dir), os.Remove(filepath.Join(dir, redoName)), backupdir.SyncDir(dir))
 }
 
 // logSurvey is what a log says as a whole.
@@ -111,11 +167,12 @@ func (s *logSurvey) see(l *redoLog, t mtr) (err error) {
 
 // imported returns the tablespaces of the copy that the log deletes and changes
 // afterwards, with the LSN of the last FILE_DELETE: DISCARD wrote it, and IMPORT,
-// which writes nothing, brought a file back under the same id.
-func (s *logSurvey) imported(tr *spaces.Tree) (map[format.SpaceID]format.LSN, error) {
+// which writes nothing, brought a file back under the same id. silent says that
+// nothing mentions such a file, as changes do with FILE_MODIFY.
+func (s *logSurvey) imported(tr *spaces.Tree, silent bool) (map[format.SpaceID]format.LSN, error) {
 	back := map[format.SpaceID]format.LSN{}
 	for id, h := range s.spaces {
-		if h.Deleted != 0 && h.Alive {
+		if h.Deleted != 0 && (h.Alive || silent) {
 			back[id] = h.Deleted
 		}
 	}

@@ -106,7 +106,7 @@ func (p *prepareFlags) check() error {
 	if !p.export {
 		return nil
 	}
-	if _, err := runserver.Find(p.binary()); err != nil {
+	if _, err := runserver.Find(p.binary(), "mariadbd", "mysqld"); err != nil {
 		return fmt.Errorf("%w: --export starts a server on the copy, which rolls back uncommitted transactions; install one, or name it with --with-server=BINARY: %w", errPrepare, err)
 	}
 	return nil

@@ -2,7 +2,9 @@ package mariadb
 
 import (
 	"errors"
+	"io"
 	"slices"
+	"strconv"
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb"
@@ -16,6 +18,21 @@ func (Family) Redo() redolog.Dialect { return recovery{} }
 
 // recovery implements redolog.Dialect.
 type recovery struct{}
+
+func (recovery) Family() string { return format.DialectMariaDB }
+
+func (recovery) Server() redolog.Server {
+	return redolog.Server{
+		Programs: []string{"mariadbd", "mysqld"},
+		LSN:      "Innodb_lsn_current",
+		Args: func(s *format.Server) []string {
+			return []string{"--innodb-undo-tablespaces=" + strconv.Itoa(s.UndoTablespaces)}
+		},
+		Traces: []string{"ibtmp1", "ib_buffer_pool", "ddl_recovery.log", "ddl_recovery-backup.log", "multi-master.info", "tc.log", "ib_logfile101", "undo_trunc.log"},
+	}
+}
+
+func (recovery) ForServer(io.Writer, redolog.Head) (redolog.LogWriter, error) { return nil, nil }
 
 func (recovery) ParseFlags(flags uint32) (innodb.PageFormat, error) { return innodb.ParseFlags(flags) }
 

@@ -3,6 +3,7 @@ package mysql
 import (
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 
 	"github.com/xbstream/xbstream/format"
@@ -18,6 +19,69 @@ func Redo() redolog.Dialect { return recovery{} }
 
 // recovery implements redolog.Dialect.
 type recovery struct{}
+
+func (recovery) Family() string { return format.DialectMySQL }
+
+func (recovery) Server() redolog.Server {
+	return redolog.Server{
+		Programs: []string{"mysqld"},
+		LSN:      "Innodb_redo_log_current_lsn",
+		Args: func(*format.Server) []string {
+			// The copy gets an identity and keys of its own when it is used.
+			return []string{"--loose-mysqlx=OFF", "--auto-generate-certs=OFF", "--loose-sha256-password-auto-generate-rsa-keys=OFF", "--caching-sha2-password-auto-generate-rsa-keys=OFF"}
+		},
+		Traces: []string{"auto.cnf", "ibtmp1", "ib_buffer_pool", "#ib_*dblwr", "#innodb_temp", "tc.log"},
+	}
+}
+
+func (recovery) ForServer(w io.Writer, head redolog.Head) (redolog.LogWriter, error) {
+	return newServerLog(w, head)
+}
+
+// serverLog writes a log of one file, in blocks.
+type serverLog struct {
+	w    io.Writer
+	pack *redo.Packer
+	n    int64
+}
+
+// largestLog is the largest file of a log (InnoDB log0constants.h,
+// LOG_FILE_MAX_SIZE); sizes are multiples of the largest page.
+const (
+	largestLog = 4 << 30
+	logUnit    = 64 << 10
+)
+
+var errLargeLog = errors.New("a server takes no more than 4 GiB of redo in one file; prepare without a server takes any")
+
+func newServerLog(w io.Writer, head redolog.Head) (*serverLog, error) {
+	l := &serverLog{w: w}
+	h := redo.Header{UUID: packedUUID, Start: redo.Align(head.FirstLSN), Creator: head.Creator}
+	if _, err := l.Write(redo.Head(h, head.Checkpoint)); err != nil {
+		return nil, err
+	}
+	var err error
+	l.pack, err = redo.NewPacker(l, head.FirstLSN)
+	return l, err
+}
+
+// Write counts what is written.
+func (l *serverLog) Write(p []byte) (int, error) {
+	if l.n += int64(len(p)); l.n > largestLog-logUnit {
+		return 0, errLargeLog
+	}
+	return l.w.Write(p)
+}
+
+func (l *serverLog) Add(mtr []byte) error { return l.pack.Add(mtr) }
+
+func (l *serverLog) Close() error {
+	if err := l.pack.Close(); err != nil {
+		return err
+	}
+	_, err := l.w.Write(make([]byte, 2*logUnit-l.n%logUnit)) // some room to go on in
+	return err
+}
 
 func (recovery) ParseFlags(flags uint32) (innodb.PageFormat, error) { return pages.ParseFlags(flags) }
 
@@ -60,8 +124,11 @@ func (recovery) Leave(end format.LSN, creator string, kept [][]byte) (redolog.Le
 
 func (recovery) LeftEnd(head []byte) (format.LSN, bool) {
 	h, err := redo.ParseHeader(head)
-	return redo.StartAfter(h.Start), err == nil
+	return redo.StartAfter(h.Start), err == nil && h.UUID == redo.EmptyUUID
 }
+
+// packedUUID tells a log for a server's recovery from one that recovery left.
+const packedUUID = redo.EmptyUUID + 1
 
 // Keep returns a TABLE_DYNAMIC_META. The server takes the last one for each table, of
 // either kind (InnoDB log0recv.cc, MetadataRecover::parseMetadataLog).

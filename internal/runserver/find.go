@@ -11,9 +11,9 @@ import (
 var places = []string{"/usr/sbin", "/usr/libexec", "/usr/local/sbin", "/usr/local/bin", "/usr/local/mysql/bin", "/usr/bin"}
 
 // Find returns the path of a server: that of binary, or, if that is empty, that of
-// mariadbd or mysqld of this machine. An error for a named one wraps that of
-// exec.LookPath.
-func Find(binary string) (string, error) {
+// the first of the programs that this machine has. An error for a named one wraps
+// that of exec.LookPath.
+func Find(binary string, programs ...string) (string, error) {
 	if binary != "" {
 		path, err := exec.LookPath(binary)
 		if err != nil {
@@ -21,7 +21,7 @@ func Find(binary string) (string, error) {
 		}
 		return path, nil
 	}
-	for _, name := range []string{"mariadbd", "mysqld"} {
+	for _, name := range programs {
 		if path, err := exec.LookPath(name); err == nil {
 			return path, nil
 		}
@@ -31,5 +31,5 @@ func Find(binary string) (string, error) {
 			}
 		}
 	}
-	return "", fmt.Errorf("find server: no mariadbd or mysqld in PATH or %s", strings.Join(places, ", "))
+	return "", fmt.Errorf("find server: no %s in PATH or %s", strings.Join(programs, " or "), strings.Join(places, ", "))
 }

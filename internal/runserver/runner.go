@@ -80,7 +80,8 @@ func (r *Runner) privateArgs(socket string) ([]string, error) {
 		"--skip-networking",
 		"--skip-grant-tables",
 		"--skip-log-bin",
-		"--skip-slave-start",
+		"--loose-skip-slave-start", // the families, and their versions, know one of
+		"--loose-skip-replica-start",
 		"--event-scheduler=OFF",
 	}, nil
 }

@@ -29,6 +29,14 @@ const MaxMTR = 1 << 20
 // Dialect reads the redo of one family. Its methods may be called from several
 // goroutines, and keep nothing of what they are given.
 type Dialect interface {
+	// Family is the manifest's word for the family.
+	Family() string
+	// Server says how a server of the family is made to recover a backup.
+	Server() Server
+	// ForServer returns what writes the log that a server recovers from to w; nil if
+	// that is the log of the backup itself. It has the name LeftName.
+	ForServer(w io.Writer, head Head) (LogWriter, error)
+
 	// ParseFlags reads the flags of a tablespace.
 	ParseFlags(flags uint32) (innodb.PageFormat, error)
 
@@ -89,6 +97,27 @@ type Dialect interface {
 // bytes, too, as those of log blocks, an LSN does not say where in the file something
 // is. Positions are in the order of LSNs.
 type Position = format.RedoPosition
+
+// Server says how to drive a server of a family.
+type Server struct {
+	// Programs are the names of the server's program, the best first.
+	Programs []string
+	// LSN is the status variable with the server's LSN.
+	LSN string
+	// Args are those that depend on the source.
+	Args func(s *format.Server) []string
+	// Traces are names, with wildcards of path.Match, of what a start leaves in the
+	// data directory and a copy does not need.
+	Traces []string
+}
+
+// LogWriter writes a log for a server.
+type LogWriter interface {
+	// Add writes a mini-transaction.
+	Add(mtr []byte) error
+	// Close writes what is behind the last one.
+	Close() error
+}
 
 // Left is what recovery leaves in place of the log of a backup.
 type Left struct {
@@ -213,6 +242,16 @@ func Register(d Dialect) { dialects = append(dialects, d) }
 
 // All returns the dialects.
 func All() []Dialect { return dialects }
+
+// Named returns the dialect of a family, that of First if there is none.
+func Named(family string) Dialect {
+	for _, d := range dialects {
+		if d.Family() == family {
+			return d
+		}
+	}
+	return First()
+}
 
 // First returns the dialect that was registered first.
 func First() Dialect { return dialects[0] }

@@ -135,6 +135,10 @@ func (p *Packer) Close() error {
 // log0constants.h, LOG_FILE_MIN_SIZE).
 const smallest = 64 << 10
 
+// EmptyUUID is the UUID of what EmptyLog makes. A server makes a new one, random,
+// when it makes a log.
+const EmptyUUID = 1
+
 // StartAfter returns the first LSN from end on at which EmptyLog can start: the
 // payload of a block starts there.
 func StartAfter(end format.LSN) format.LSN {
@@ -150,7 +154,7 @@ func StartAfter(end format.LSN) format.LSN {
 // log_files_write_first_data_block_low). The flush LSN in the system tablespace
 // must be start.
 func EmptyLog(start format.LSN, creator string, kept [][]byte) ([]byte, error) {
-	out := &appender{b: Head(Header{UUID: 1, Start: Align(start), Creator: creator}, start)}
+	out := &appender{b: Head(Header{UUID: EmptyUUID, Start: Align(start), Creator: creator}, start)}
 	p, err := NewPacker(out, start)
 	if err != nil {
 		return nil, err
