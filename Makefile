@@ -6,6 +6,8 @@ COMMIT := $(shell git describe --always --exclude '*' --dirty 2>/dev/null)
 VERSION := $(or $(TAG),0.9.0-dev$(addprefix +,$(COMMIT)))
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BIN := bin
+# Family of the server of make demo: mariadb or mysql.
+SERVER := mariadb
 GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)"
 
 # Real servers run in the tests of many packages: two packages at a time, so
@@ -43,8 +45,8 @@ cross: ## both for linux/arm64, xbstream for darwin and windows
 	GOOS=darwin GOARCH=arm64 $(GOBUILD) -o bin/darwin-arm64/ ./cmd/xbstream
 	GOOS=windows GOARCH=amd64 $(GOBUILD) -o bin/windows-amd64/ ./cmd/xbstream
 
-demo: setup build ## backup of a server under load, restored, attached as a replica, compared
-	go run ./e2e/demo -bin bin
+demo: setup build ## backup of a server under load, restored, attached as a replica, compared (SERVER=mysql: of MySQL)
+	go run ./e2e/demo -bin bin -server $(SERVER)
 
 # Half of the time is that of the end-to-end tests, which mostly wait for servers.
 test: setup build ## all tests; those between real servers on every release

@@ -26,9 +26,15 @@ import (
 func main() {
 	bin := flag.String("bin", "bin", "directory of xbsend and xbstream")
 	mb := flag.Int64("mb", 150, "size of the large tables in MiB")
+	server := flag.String("server", "mariadb", "family of the server: mariadb or mysql")
 	flag.Parse()
+	release, ok := releases[*server]
+	if !ok {
+		fmt.Fprintf(os.Stderr, "demo: no server of the family %q: mariadb or mysql\n", *server)
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	err := run(ctx, *bin, *mb<<20)
+	err := run(ctx, release, *bin, *mb<<20)
 	stop()
 	err = errors.Join(err, servertest.Cleanup())
 	if err != nil {
@@ -37,12 +43,15 @@ func main() {
 	}
 }
 
+// releases are the servers that there are demonstrations of.
+var releases = map[string]servertest.Release{"mariadb": servertest.Usual(), "mysql": servertest.MySQL97}
+
 // step says what is being done.
 func step(what string, args ...any) { fmt.Printf("· "+what+"\n", args...) }
 
-func run(ctx context.Context, bin string, bytes int64) error {
-	step("start a server and fill tables of every kind")
-	source, err := servertest.Start(ctx, servertest.Options{LogFileSize: 32 << 20, LogBin: true, TCP: true})
+func run(ctx context.Context, release servertest.Release, bin string, bytes int64) error {
+	step("start a server (%s) and fill tables of every kind", release)
+	source, err := servertest.Start(ctx, servertest.Options{Release: release, LogFileSize: 32 << 20, LogBin: true, TCP: true})
 	if err != nil {
 		return err
 	}
@@ -105,7 +114,7 @@ func follow(ctx context.Context, source *servertest.Server, load *servertest.Loa
 		return err
 	}
 	step("start the copy and attach it as a replica at GTID %s", m.Backup.GTID)
-	copied, err := servertest.StartOn(ctx, dir, servertest.Options{ServerID: 2})
+	copied, err := servertest.StartOn(ctx, dir, servertest.Options{Release: source.Release(), ServerID: 2})
 	if err != nil {
 		return err
 	}
