@@ -30,6 +30,9 @@ type LockOptions struct {
 	Optional []string
 	// Blocked is the stage from which on DDL is blocked.
 	Blocked string
+	// Sessions is the table that lists the server's connections by ID; the default is
+	// information_schema.PROCESSLIST.
+	Sessions string
 	// Blockers says in a few words who holds up the connection id, or
 	// nothing. It is asked when a budget has run out.
 	Blockers func(ctx context.Context, db *sql.DB, id uint64) string

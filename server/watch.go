@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -80,14 +81,14 @@ func (l *Lock) present(ctx context.Context) (bool, error) {
 	limited, cancel := context.WithTimeout(ctx, watchPatience)
 	defer cancel()
 	var n int
-	err := l.control.QueryRowContext(limited, WatchQuery(l.id)).Scan(&n)
+	err := l.control.QueryRowContext(limited, WatchQuery(l.opt.Sessions, l.id)).Scan(&n)
 	return n > 0, err
 }
 
 // WatchQuery is the statement that looks for a lock connection, for a dialect to
-// recognise it in the process list.
-func WatchQuery(id uint64) string {
-	return fmt.Sprintf("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID=%d", id)
+// recognise it in the process list. sessions is LockOptions.Sessions.
+func WatchQuery(sessions string, id uint64) string {
+	return fmt.Sprintf("SELECT COUNT(*) FROM %s WHERE ID=%d", cmp.Or(sessions, "information_schema.PROCESSLIST"), id)
 }
 
 // release kills the lock connection and waits, bounded, until the server has

@@ -152,7 +152,7 @@ func blockers(ctx context.Context, db *sql.DB, id uint64) string {
 		SELECT ID, USER, DB, COMMAND, TIME, INFO FROM information_schema.PROCESSLIST
 		WHERE ID NOT IN (%d, CONNECTION_ID()) AND COMMAND = 'Query' AND STATE <> 'Waiting for backup lock'
 		AND INFO NOT IN ('%s', '%s') ORDER BY TIME DESC LIMIT %d`,
-		id, server.WatchQuery(id), strings.ReplaceAll(writtenQuery, "'", "''"), maxBlockers))
+		id, server.WatchQuery("", id), strings.ReplaceAll(writtenQuery, "'", "''"), maxBlockers))
 	if err != nil {
 		return ""
 	}

@@ -37,6 +37,7 @@ func (m *mysql) Begin(ctx context.Context) (server.Backup, error) {
 	l, err := m.s.NewLock(ctx, server.LockOptions{
 		Setup:    []string{"SET SESSION max_execution_time=0"},
 		Blocked:  lockInstance,
+		Sessions: sessions,
 		Blockers: blockers,
 	})
 	if err != nil {
@@ -195,15 +196,20 @@ func parseStatus(p *server.Position, row map[string]string) error {
 // maxBlockers bounds a message.
 const maxBlockers = 3
 
+// sessions lists the server's connections. The table of that name in
+// information_schema cannot be read while a statement with binary data runs, as it
+// converts all statements to its own character set (error 3854, seen on 9.7.4).
+const sessions = "performance_schema.processlist"
+
 // blockers names the sessions in the way by their running statements, those left out
 // that only look for the lock or wait for it too. It is best effort: an error is no
 // answer.
 func blockers(ctx context.Context, db *sql.DB, id uint64) string {
 	rows, err := server.Rows(ctx, db, fmt.Sprintf(`
-		SELECT ID, USER, DB, COMMAND, TIME, INFO FROM information_schema.PROCESSLIST
+		SELECT ID, USER, DB, COMMAND, TIME, INFO FROM performance_schema.processlist
 		WHERE ID NOT IN (%d, CONNECTION_ID()) AND COMMAND IN ('Query', 'Execute') AND STATE NOT LIKE 'Waiting for backup lock%%'
 		AND INFO <> %s AND INFO NOT LIKE 'SHOW GLOBAL STATUS WHERE Variable_name IN (''Innodb%%'
-		ORDER BY TIME DESC LIMIT %d`, id, text(server.WatchQuery(id)), maxBlockers))
+		ORDER BY TIME DESC LIMIT %d`, id, text(server.WatchQuery(sessions, id)), maxBlockers))
 	if err != nil {
 		return ""
 	}

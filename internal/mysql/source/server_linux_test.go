@@ -194,6 +194,32 @@ func TestNothingFreezesBehindWaitingDDL(t *testing.T) {
 }
 
 // A lock that is not granted in time is given up, and all goes on.
+// A statement with binary data in it does not keep the backup from seeing its lock,
+// nor an account that needs no more than that.
+func TestStatementsWithBinaryData(t *testing.T) {
+	eachRelease(t, servertest.Options{}, func(t *testing.T, s *servertest.Server) {
+		check(t, s.Exec(t.Context(), "CREATE USER b@localhost IDENTIFIED BY "+quoted(password), "GRANT PROCESS, BACKUP_ADMIN ON *.* TO b@localhost",
+			"GRANT SELECT ON performance_schema.log_status TO b@localhost"))
+		ended := make(chan error, 1)
+		go func() { ended <- s.Exec(t.Context(), "SELECT SLEEP(8), _binary'\xE4\x94\xFD\xE4'") }()
+		config := root(s)
+		config.User, config.Password = "b", password
+		b, err := open(t, config, nil).Begin(t.Context())
+		check(t, err)
+		defer b.Close()
+		check(t, b.BlockDDL(t.Context()))
+		select {
+		case <-b.Lost():
+			t.Errorf("it has lost its lock: %v", b.Err())
+		case <-time.After(6 * time.Second): // longer than it lets the server refuse to answer
+		}
+		_, err = s.String(t.Context(), "SELECT COUNT(*) FROM information_schema.PROCESSLIST")
+		t.Logf("information_schema.PROCESSLIST meanwhile: %v", err)
+		check(t, b.End(t.Context()))
+		check(t, <-ended)
+	})
+}
+
 func TestLockBudget(t *testing.T) {
 	eachRelease(t, servertest.Options{}, func(t *testing.T, s *servertest.Server) {
 		check(t, s.Exec(t.Context(), "CREATE DATABASE d", "CREATE TABLE d.my (a INT) ENGINE=MyISAM"))
