@@ -63,7 +63,7 @@ func (t *target) assemble(ctx context.Context, got *arrival) (*Report, error) {
 	if err := t.chmodAll(); err != nil {
 		return nil, err
 	}
-	t.last = []string{logName, a.system}
+	t.last = []string{logName, logDir, a.system}
 	rep := &Report{Manifest: m, Totals: got.totals, Files: a.files, Moved: a.moved}
 	for _, p := range t.places {
 		rep.Mapped = append(rep.Mapped, p.Mapped)
@@ -87,6 +87,9 @@ func (t *target) readManifest(ctx context.Context, each func(*format.File) error
 // logName is the name of MariaDB's redo log, which no file of the manifest may
 // bear.
 const logName = "ib_logfile0"
+
+// logDir is where MySQL has its redo log: recovery makes it.
+const logDir = "#innodb_redo"
 
 type assembly struct {
 	t      *target

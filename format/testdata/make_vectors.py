@@ -187,16 +187,19 @@ def backup(redo=None, change=lambda entries: None, server=None, **more):
         "server": {"dialect": "mariadb", "version": "10.11.6-MariaDB", "innodb_page_size": 16384, **(server or {})}})
 
 
-def mysql(redo=None, change=lambda entries: None, dialect="mysql"):
+def mysql(redo=None, change=lambda entries: None, dialect="mysql", idle=False):
     """A backup of a MySQL server: LSNs count the blocks of its log, of which 12
-    and 4 of 512 bytes are no redo. The redo goes on in the next block."""
+    and 4 of 512 bytes are no redo. The redo goes on in the next block. One that
+    does nothing has none after its checkpoint."""
     a = Archive(6)
     space = {"id": 0, "flags": 0x4800, "page_size": 16384, "rebuild": True}
     a.frame(FILE, 1, payload=json.dumps({"path": "ibdata1", "kind": "system", "space": space, "dialect": "mysql"}).encode())
     position = lambda lsn: lsn // 512 * 496 + lsn % 512 - 12
-    a.frame(REDO, pos=position(10740), payload=b"0123456789")
+    if not idle:
+        a.frame(REDO, pos=position(10740), payload=b"0123456789")
     a.frame(HOLE, 1, 0, hole=16384)
-    a.frame(REDO, pos=position(10740) + 10, payload=b"abcdef")
+    if not idle:
+        a.frame(REDO, pos=position(10740) + 10, payload=b"abcdef")
     a.frame(CLOSE, 1, 16384)
     entries = [{"no": 1, "path": "ibdata1", "kind": "system", "size": 16384, "mode": 0o640, "space": space}]
     entries.append(a.file(2, "mysql/t.MYD", b"a row"))
@@ -317,6 +320,7 @@ def bad():
     yield "redo-format", "Redo of an unknown format.", "redo format", backup({"format": "mysql-30"})
     yield "redo-checkpoint", "The FILE_CHECKPOINT lies behind the redo.", "FILE_CHECKPOINT", backup({"checkpoint_end_lsn": 1016})
     yield "mysql-redo-end", "Redo of MySQL that ends elsewhere.", "redo from LSN 10740 to 10773", mysql({"end_lsn": 10773})
+    yield "mysql-redo-missing", "Redo of MySQL that is not there.", "none arrived", mysql(idle=True)
     yield "mysql-redo-header", "Redo of MySQL that ends in the header of a block.", "no redo", mysql({"end_lsn": 10757})
     yield "mysql-checkpoint", "The checkpoint of MySQL ends behind its start.", "checkpoint_end_lsn", mysql({"checkpoint_end_lsn": 10741})
     yield "mysql-dialect", "Redo of MySQL of another server.", "redo format", mysql(dialect="mariadb")
@@ -396,7 +400,7 @@ def write(name, archive, text):
 
 if __name__ == "__main__":
     assert crc32c(b"123456789") == 0xE3069283
-    for name, archive in ("three-files", three_files()), ("backup", backup()), ("partial", partial()), ("zstd", compressed()), ("estimate", estimate()), ("mysql", mysql()):
+    for name, archive in ("three-files", three_files()), ("backup", backup()), ("partial", partial()), ("zstd", compressed()), ("estimate", estimate()), ("mysql", mysql()), ("mysql-idle", mysql({"end_lsn": 10740}, idle=True)):
         write("v1-" + name, archive, "\n".join(archive.listing) + "\n")
     for name, wrong, words, archive in bad():
         write("v1-bad-" + name, archive, f"# {wrong}\n{words}\n")
