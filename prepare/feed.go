@@ -2,6 +2,8 @@ package prepare
 
 import (
 	"context"
+	"errors"
+	"io"
 	"math"
 	"os"
 	"sync"
@@ -39,25 +41,53 @@ func NewFeed(ctx context.Context, opt Options) *Feed {
 }
 
 // Follow starts reading log, a plain one whose redo starts at position first and at
-// offset HeadSize of its dialect; what is in front of that is not read. The Feed
-// closes log. The function returned is told up to which position redo has been
-// written; it never waits. Follow is called once.
+// offset HeadSize, which is the same in all dialects; what is in front of that is not
+// read. The Feed closes log. The function returned is told up to which position redo
+// has been written; it never waits. Follow is called once.
 func (f *Feed) Follow(log *os.File, first format.RedoPosition) (arrived func(end format.RedoPosition)) {
-	d := redolog.First() // if it is of another one, this is no use, and no harm
-	f.log = &redoLog{
-		f:       log,
-		dialect: d,
-		head:    redolog.Head{FirstLSN: d.LSN(first), Checkpoint: d.LSN(first)},
-		first:   first,
-		growing: newGrowth(),
-	}
+	f.log = &redoLog{f: log, dialect: redolog.First(), first: first, growing: newGrowth()}
 	f.done = make(chan struct{})
 	go func() {
 		defer close(f.done)
+		if f.err = f.log.recognise(f.ctx); f.err != nil {
+			return
+		}
 		f.redo, f.err = gather(f.ctx, f.log, math.MaxUint64, f.opt, nil)
 	}()
 	return func(end format.RedoPosition) { f.log.growing.reach(int64(end - first)) }
 }
+
+// recognise finds the dialect of a log of which the head is not there yet: the first
+// in which a mini-transaction is where one must be.
+func (l *redoLog) recognise(ctx context.Context) error {
+	for want := int64(1); ; want *= 2 {
+		have, err := l.await(ctx, want)
+		if err != nil {
+			return err
+		}
+		b := make([]byte, min(have, redolog.MaxMTR))
+		if _, err := l.f.ReadAt(b, l.offset(l.first)); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		short := false
+		for _, d := range redolog.All() {
+			err := d.Next(new(redolog.Scan), b, false)
+			if short = short || errors.Is(err, redolog.ErrShort); err == nil {
+				l.dialect = d
+				l.head = redolog.Head{FirstLSN: d.LSN(l.first), Checkpoint: d.LSN(l.first)}
+				return nil
+			}
+			if errors.Is(err, redolog.ErrShort) {
+				break // the next one would take it for something else
+			}
+		}
+		if !short || have < want || len(b) == redolog.MaxMTR {
+			return errNoDialect
+		}
+	}
+}
+
+var errNoDialect = errors.New("no mini-transaction of any dialect at the start of the redo")
 
 // Close ends reading and frees what Run has not taken.
 func (f *Feed) Close() {
