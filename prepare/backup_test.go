@@ -116,7 +116,7 @@ func startTestServer(t *testing.T, datadir string, args ...string) *server {
 	}
 	t.Cleanup(func() { os.RemoveAll(private) })
 	s := &server{dir: datadir, socket: filepath.Join(private, "s"), errlog: filepath.Join(private, "err"), done: make(chan error, 1)}
-	binary, err := runserver.Find("")
+	binary, err := runserver.Find("", "mariadbd")
 	if err != nil {
 		t.Fatal(err)
 	}
