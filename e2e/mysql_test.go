@@ -96,6 +96,14 @@ func mysqlStepByStep(t *testing.T, r servertest.Release) {
 	file := filepath.Join(t.TempDir(), "shop.xb")
 	check(t, os.WriteFile(file, archive, 0o600))
 	xbstreamOf(t, "verify", file)
+	// A mysqld that is MariaDB's is none.
+	mariadb, err := exec.LookPath("mariadbd")
+	check(t, err)
+	_, xbstream := binaries(t)
+	out, err := exec.CommandContext(t.Context(), xbstream, "-x", "--prepare", "--with-server="+mariadb, "-C", filepath.Join(t.TempDir(), "x"), file).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "another family of servers") {
+		t.Errorf("MariaDB recovers a backup of MySQL: %v\n%s", err, out)
+	}
 	info := xbstreamOf(t, "info", file)
 	for _, want := range []string{"RESET BINARY LOGS AND GTIDS; SET GLOBAL gtid_purged='", "CHANGE REPLICATION SOURCE TO", "INSTANCE", "TABLES"} {
 		if !strings.Contains(info, want) {

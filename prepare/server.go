@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
@@ -112,6 +113,9 @@ func withServer(ctx context.Context, dir, binary string, state *backupdir.State,
 	if binary, err = runserver.Find(binary, how.Programs...); err != nil {
 		return err
 	}
+	if err := refuseForeign(ctx, binary, how); err != nil {
+		return err
+	}
 	before, err := namesIn(dir)
 	if err != nil {
 		return err
@@ -138,6 +142,16 @@ func withServer(ctx context.Context, dir, binary string, state *backupdir.State,
 		return err
 	}
 	return removeTraces(dir, before, how.Traces)
+}
+
+// refuseForeign refuses a server of another family. A program that does not say what
+// it is says so when it is started.
+func refuseForeign(ctx context.Context, binary string, how redolog.Server) error {
+	version, err := exec.CommandContext(ctx, binary, "--version").Output()
+	if err == nil && how.Foreign(string(version)) {
+		return fmt.Errorf("%s is %s, and the backup is of another family of servers; name the right one: --with-server=PATH", binary, strings.TrimSpace(string(version)))
+	}
+	return nil
 }
 
 // setAside hides from a server the files that bear the ending of a tablespace and

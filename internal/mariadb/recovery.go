@@ -24,6 +24,7 @@ func (recovery) Family() string { return format.DialectMariaDB }
 func (recovery) Server() redolog.Server {
 	return redolog.Server{
 		Programs: []string{"mariadbd", "mysqld"},
+		Foreign:  func(string) bool { return false },
 		LSN:      "Innodb_lsn_current",
 		Args: func(s *format.Server) []string {
 			return []string{"--innodb-undo-tablespaces=" + strconv.Itoa(s.UndoTablespaces)}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 
 	"github.com/xbstream/xbstream/format"
@@ -25,6 +26,7 @@ func (recovery) Family() string { return format.DialectMySQL }
 func (recovery) Server() redolog.Server {
 	return redolog.Server{
 		Programs: []string{"mysqld"},
+		Foreign:  func(version string) bool { return strings.Contains(version, "MariaDB") },
 		LSN:      "Innodb_redo_log_current_lsn",
 		Args: func(*format.Server) []string {
 			// The copy gets an identity and keys of its own when it is used.

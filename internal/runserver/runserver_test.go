@@ -54,7 +54,7 @@ func TestFind(t *testing.T) {
 	want := script(t, filepath.Join(dir, "mariadbd"), "")
 	t.Setenv("PATH", dir)
 	for _, binary := range []string{"", "mariadbd", want} {
-		if got, err := Find(binary, "mysqld", "mariadbd"); err != nil || got != want {
+		if got, err := Find(binary, "mariadbd", "mysqld"); err != nil || got != want {
 			t.Errorf("%q: %q, %v; want %s", binary, got, err, want)
 		}
 	}

@@ -102,6 +102,9 @@ type Position = format.RedoPosition
 type Server struct {
 	// Programs are the names of the server's program, the best first.
 	Programs []string
+	// Foreign says whether what a program answers to --version is another family's:
+	// those of MariaDB are often called mysqld, too.
+	Foreign func(version string) bool
 	// LSN is the status variable with the server's LSN.
 	LSN string
 	// Args are those that depend on the source.
