@@ -240,7 +240,6 @@ func (s *Server) args() []string {
 		"--innodb-page-size=" + strconv.Itoa(s.opts.PageSize),
 		"--innodb-buffer-pool-size=128M",
 		"--innodb-log-file-size=" + strconv.FormatInt(s.opts.LogFileSize, 10),
-		"--innodb-log-buffer-size=2M",
 		"--key-buffer-size=8M",
 		"--aria-pagecache-buffer-size=8M",
 		"--table-open-cache=500",

@@ -150,7 +150,7 @@ func startServer(t *testing.T, dir string, args ...string) *server {
 	s.cmd = exec.Command("mariadbd", append([]string{
 		"--no-defaults", "--user=root", "--datadir=" + dir, "--socket=" + socket, "--skip-networking",
 		"--log-error=" + s.errorLog, "--tmpdir=" + sockets, "--pid-file=" + socket + ".pid", "--innodb-buffer-pool-size=64M",
-		"--innodb-log-buffer-size=2M", "--innodb-flush-log-at-trx-commit=2", "--innodb-use-native-aio=0",
+		"--innodb-flush-log-at-trx-commit=2", "--innodb-use-native-aio=0",
 		"--key-buffer-size=1M", "--aria-pagecache-buffer-size=8M",
 	}, args...)...)
 	if err := s.cmd.Start(); err != nil {
