@@ -31,10 +31,6 @@ func (recovery) ReadHead(head []byte) (redolog.Head, error) {
 	return redolog.Head{FirstLSN: h.FirstLSN, Checkpoint: start.LSN, CheckpointEnd: start.EndLSN, Encrypted: h.Encrypted(), Creator: h.Creator}, nil
 }
 
-func (recovery) Position(lsn format.LSN) (redolog.Position, bool) { return redolog.Position(lsn), true }
-
-func (recovery) LSN(p redolog.Position) format.LSN { return format.LSN(p) }
-
 // emptySize is the size of a FILE_CHECKPOINT.
 const emptySize = 16
 

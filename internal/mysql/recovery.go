@@ -28,13 +28,6 @@ func (recovery) ReadHead(head []byte) (redolog.Head, error) {
 	return redolog.Head{FirstLSN: l.First, Checkpoint: l.First, Creator: l.Creator}, nil
 }
 
-func (recovery) Position(lsn format.LSN) (redolog.Position, bool) {
-	p, ok := redo.PositionOf(lsn)
-	return redolog.Position(p), ok
-}
-
-func (recovery) LSN(p redolog.Position) format.LSN { return redo.Position(p).LSN() }
-
 func (recovery) EmptySize() int64 { return int64(len(emptyLog(redo.FirstLSN, ""))) - redo.StartOffset }
 
 func (recovery) EmptyLog(end format.LSN, creator string) []byte { return emptyLog(end, creator) }

@@ -34,10 +34,6 @@ type Dialect interface {
 	// ReadHead reads a head. The error says what is wrong with it, or names the
 	// kind of log that it is of.
 	ReadHead(head []byte) (Head, error)
-	// Position returns where in a log an LSN is; ok is false if nothing can start
-	// or end there. LSN is the reverse.
-	Position(lsn format.LSN) (p Position, ok bool)
-	LSN(p Position) format.LSN
 	// EmptyLog is a log without redo that ends at an LSN, from which a server
 	// starts that is to begin there; EmptySize is how many bytes follow its head.
 	EmptyLog(end format.LSN, creator string) []byte
@@ -68,11 +64,6 @@ type Dialect interface {
 	// Traces returns an empty collection of what an encrypted log shows.
 	Traces() Traces
 }
-
-// Position counts the bytes of a log, as a backup keeps it, from a place that the
-// family chooses: where LSNs count other bytes, too, as those of log blocks, an LSN
-// does not say where in the file something is. Positions are in the order of LSNs.
-type Position uint64
 
 // Page is a page that is being recovered. It is used by one goroutine.
 type Page interface {
