@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -136,15 +135,6 @@ func (h *history) take(t *testing.T, d redolog.Dialect, r run) {
 	}
 }
 
-func num(t *testing.T, s string) uint64 {
-	t.Helper()
-	n, err := strconv.ParseUint(s, 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
 // expand makes a plain page of one with COMPRESSION.
 func expand(t *testing.T, page []byte) []byte {
 	t.Helper()
@@ -184,10 +174,10 @@ func TestPagesAsTheServer(t *testing.T) {
 		t.Run(set, func(t *testing.T) {
 			dir := mysqltest.Unpack(t, filepath.Join(root, "recovery", "inputs-"+set+".tar.zst"))
 			facts := mysqltest.Facts(t, filepath.Join(dir, "facts.txt"))
-			log, end := linear(t, filepath.Join(dir, "redo", redo.Directory), format.LSN(num(t, facts["checkpoint_lsn"])))
+			log, end := linear(t, filepath.Join(dir, "redo", redo.Directory), format.LSN(mysqltest.Number(t, facts["checkpoint_lsn"])))
 			d := Redo()
 			h := read(t, d, log)
-			if uint64(end) != num(t, facts["redo_copied_to_lsn"]) || h.end.LSN() != end {
+			if uint64(end) != mysqltest.Number(t, facts["redo_copied_to_lsn"]) || h.end.LSN() != end {
 				t.Fatalf("redo ends at %v, the last mini-transaction at %v", end, h.end.LSN())
 			}
 			found := h.compare(t, d, set, dir)
@@ -221,7 +211,7 @@ func (h *history) compare(t *testing.T, d redolog.Dialect, set, dir string) map[
 			name = file
 		}
 		size, zip := physical(data)
-		id := pageID{format.SpaceID(binary.BigEndian.Uint32(data[34:])), format.PageNo(num(t, row["page"]))}
+		id := pageID{format.SpaceID(binary.BigEndian.Uint32(data[34:])), format.PageNo(mysqltest.Number(t, row["page"]))}
 		found[id.space] = true
 		page := make([]byte, size)
 		if from := int(id.page) * size; from < len(data) {
@@ -317,7 +307,7 @@ func (s *tally) count(t *testing.T, row map[string]string, page []byte, zip bool
 			s.lsn++
 			t.Errorf("%s page %s (type %s): LSN %v, want %s", row["file"], row["page"], row["type"], lsn, row["page_lsn"])
 		}
-	case num(t, row["page_lsn"]) > uint64(end):
+	case mysqltest.Number(t, row["page_lsn"]) > uint64(end):
 		s.named++
 	default:
 		if s.unequal++; s.unequal < 20 {
