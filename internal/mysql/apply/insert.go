@@ -9,20 +9,20 @@ import (
 // insert puts a row in after another one. Of the row, only what differs from that
 // one is in the record, if it says so (InnoDB page0cur.cc,
 // page_cur_parse_insert_rec).
-func (p *Page) insert(d *decoder, prev int) {
+func (p *Page) insert(d *redo.Cursor, prev int) {
 	x := &p.rows
-	n := d.size()
+	n := d.Length(maxSize)
 	literal := n >> 1
 	var info, extra, same int
 	if n&1 != 0 {
-		info, extra, same = d.u8(), d.size(), d.size()
+		info, extra, same = d.U8(), d.Length(maxSize), d.Length(maxSize)
 	} else {
 		r := x.look(prev)
 		info, extra, same = x.infoAndStatus(prev), r.extra, r.size()-literal
 	}
 	p.row = append(p.row[:0], x.bytes(x.startOf(prev), same)...)
-	p.row = append(p.row, d.take(literal)...)
-	if x.bad || d.failed || extra < x.f.extra || extra > len(p.row) {
+	p.row = append(p.row, d.Take(literal)...)
+	if x.bad || d.Err() != nil || extra < x.f.extra || extra > len(p.row) {
 		x.bad = true
 		return
 	}
@@ -93,17 +93,13 @@ func (x *rows) insertPlain(prev int, data []byte, extra int) {
 
 // insertList puts rows at the end of the list, into a page that was just made
 // (InnoDB page0cur.cc, page_parse_copy_rec_list_to_created_page).
-func (p *Page) insertList(d *decoder) {
+func (p *Page) insertList(d *redo.Cursor) {
 	x := &p.rows
-	n := int(d.u32())
-	if n < 0 || n > redo.MaxMTR {
-		d.failed = true
-	}
-	list := &decoder{b: d.take(n)}
-	for len(list.b) > 0 && !x.bad && !list.failed {
+	list := redo.NewCursor(d.Take(int(d.U32())))
+	for len(list.Rest()) > 0 && !x.bad && list.Err() == nil {
 		p.insert(list, x.last())
 	}
-	d.failed = d.failed || list.failed
+	d.Fail(list.Err())
 	x.putHeader(pageLastInsert, 0)
 	x.putHeader(pageDirection, directionNone)
 	x.putHeader(pageSameDir, 0)

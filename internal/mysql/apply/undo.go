@@ -30,21 +30,21 @@ const (
 )
 
 // undo applies the records of undo pages (InnoDB trx0rec.cc, trx0undo.cc).
-func (p *Page) undo(t redo.Type, d *decoder) error {
+func (p *Page) undo(t redo.Type, d *redo.Cursor) error {
 	u := undoPage{b: p.b, bad: p.target.Zip}
 	switch t {
 	case redo.UndoInsert:
-		u.append(d.take(d.u16()))
+		u.append(d.Take(d.U16()))
 	case redo.UndoEraseEnd:
 		u.eraseEnd()
 	case redo.UndoInit:
-		u.init(d.number())
+		u.init(d.Number())
 	case redo.UndoHeaderCreate:
-		u.createLog(d.number64())
+		u.createLog(d.Number64())
 	case redo.UndoHeaderReuse:
-		u.reuseLog(d.number64())
+		u.reuseLog(d.Number64())
 	}
-	if u.bad || d.failed || len(d.b) != 0 {
+	if u.bad || !d.Done() {
 		return malformed("undo page of %d bytes", len(p.b))
 	}
 	return nil

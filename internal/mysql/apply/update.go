@@ -16,22 +16,22 @@ type systemColumns struct {
 	data [trxIDSize + rollPtrSize]byte
 }
 
-func (d *decoder) systemColumns() (s systemColumns) {
-	s.at = d.size()
-	roll := d.take(rollPtrSize)
+func readSystem(d *redo.Cursor) (s systemColumns) {
+	s.at = d.Length(maxSize)
+	roll := d.Take(rollPtrSize)
 	var trx [8]byte
-	binary.BigEndian.PutUint64(trx[:], d.number64())
+	binary.BigEndian.PutUint64(trx[:], d.Number64())
 	copy(s.data[copy(s.data[:], trx[8-trxIDSize:]):], roll)
 	return s
 }
 
 // markClustered sets or clears the delete mark of a row of a clustered index
 // (InnoDB btr0cur.cc, btr_cur_parse_del_mark_set_clust_rec).
-func (x *rows) markClustered(d *decoder) {
-	flags, on := d.u8(), d.u8() != 0
-	system := d.systemColumns()
-	rec := d.u16()
-	if d.failed {
+func (x *rows) markClustered(d *redo.Cursor) {
+	flags, on := d.U8(), d.U8() != 0
+	system := readSystem(d)
+	rec := d.U16()
+	if d.Err() != nil {
 		return
 	}
 	x.setDeleted(rec, on)
@@ -55,13 +55,13 @@ func (x *rows) writeSystem(rec int, s systemColumns) {
 
 // update changes fields of a row whose sizes stay (InnoDB btr0cur.cc,
 // btr_cur_parse_update_in_place; row0upd.cc, row_upd_rec_in_place).
-func (x *rows) update(d *decoder) {
-	flags := d.u8()
-	system := d.systemColumns()
-	rec := d.u16()
-	info, n := d.u8(), d.size()
-	if d.failed || !x.user(rec) {
-		d.failed = true
+func (x *rows) update(d *redo.Cursor) {
+	flags := d.U8()
+	system := readSystem(d)
+	rec := d.U16()
+	info, n := d.U8(), d.Length(maxSize)
+	if d.Err() != nil || !x.user(rec) {
+		d.Fail(redo.ErrMalformed)
 		return
 	}
 	if flags&keepSystem == 0 {
@@ -70,10 +70,10 @@ func (x *rows) update(d *decoder) {
 	const kept = infoVersioned | infoInstant
 	x.setInfo(rec, infoMask&^kept, info&infoMask&^kept)
 	r := x.look(rec)
-	for ; n > 0 && !d.failed && !x.bad; n-- {
+	for ; n > 0 && d.Err() == nil && !x.bad; n-- {
 		x.updateField(rec, r, d)
 	}
-	if x.zip != nil && !d.failed {
+	if x.zip != nil && d.Err() == nil {
 		x.zip.write(x, rec, r, false)
 	}
 }
@@ -82,13 +82,13 @@ func (x *rows) update(d *decoder) {
 // row_upd_index_parse). Rows of a clustered index have none.
 const firstVirtual = redo.MaxFields
 
-func (x *rows) updateField(rec int, r *row, d *decoder) {
-	i, size := int(d.number()), d.number()
+func (x *rows) updateField(rec int, r *row, d *redo.Cursor) {
+	i, size := int(d.Number()), d.Number()
 	var data []byte
 	if size != redo.NullLength {
-		data = d.take(int(size))
+		data = d.Take(int(size))
 	}
-	if d.failed || i >= firstVirtual {
+	if d.Err() != nil || i >= firstVirtual {
 		return
 	}
 	f := x.find(rec, r, i)

@@ -2,14 +2,16 @@ package apply
 
 import (
 	"encoding/binary"
+
+	"github.com/xbstream/xbstream/internal/mysql/redo"
 )
 
 // writeNumber is 1BYTE, 2BYTES and 4BYTES (InnoDB mtr0log.cc,
 // mlog_parse_nbytes).
-func (p *Page) writeNumber(d *decoder, size int) error {
-	off := d.u16()
+func (p *Page) writeNumber(d *redo.Cursor, size int) error {
+	off := d.U16()
 	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], d.number())
+	binary.BigEndian.PutUint32(b[:], d.Number())
 	for _, c := range b[:4-size] {
 		if c != 0 {
 			return malformed("number of more than %d bytes", size)
@@ -18,17 +20,17 @@ func (p *Page) writeNumber(d *decoder, size int) error {
 	return p.write(off, b[4-size:], d)
 }
 
-func (p *Page) writeNumber8(d *decoder) error {
-	off := d.u16()
+func (p *Page) writeNumber8(d *redo.Cursor) error {
+	off := d.U16()
 	var b [8]byte
-	binary.BigEndian.PutUint64(b[:], d.number64())
+	binary.BigEndian.PutUint64(b[:], d.Number64())
 	return p.write(off, b[:], d)
 }
 
 // write puts bytes at an offset, if the body was read in full. In an expanded page
 // of ROW_FORMAT=COMPRESSED only the header is the same as in the file.
-func (p *Page) write(off int, data []byte, d *decoder) error {
-	if d.failed || len(d.b) != 0 {
+func (p *Page) write(off int, data []byte, d *redo.Cursor) error {
+	if !d.Done() {
 		return malformed("body of a write")
 	}
 	if off+len(data) > len(p.b) || p.target.Zip && hasRows(p.b) && off+len(data) > pageData {

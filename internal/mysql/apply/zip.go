@@ -185,24 +185,24 @@ func sound(r *row, kept []span) bool {
 }
 
 // writeZip applies the records that are only for such pages.
-func (p *Page) writeZip(t redo.Type, d *decoder) error {
+func (p *Page) writeZip(t redo.Type, d *redo.Cursor) error {
 	if !p.target.Zip {
 		return malformed("page is not of ROW_FORMAT=COMPRESSED")
 	}
 	var ok bool
 	switch z := &p.zip; t {
 	case redo.ZipWriteHeader:
-		off := d.u8()
-		data := d.take(d.u8())
+		off := d.U8()
+		data := d.Take(d.U8())
 		ok = len(data) > 0 && off+len(data) < pageData && z.writeBoth(off, off, data)
 	case redo.ZipWriteNodePtr:
-		ok = z.writeBoth(d.u16(), d.u16(), d.take(nodePtrSize))
+		ok = z.writeBoth(d.U16(), d.U16(), d.Take(nodePtrSize))
 	case redo.ZipWriteBlobPtr:
-		ok = z.writeBoth(d.u16(), d.u16(), d.take(externSize))
+		ok = z.writeBoth(d.U16(), d.U16(), d.Take(externSize))
 	case redo.ZipPageCompress:
 		ok = z.replace(d)
 	}
-	if !ok || d.failed || len(d.b) != 0 {
+	if !ok || !d.Done() {
 		return malformed("page of %d bytes", len(p.b))
 	}
 	return nil
@@ -220,11 +220,11 @@ func (z *zipPage) writeBoth(off, zipOff int, data []byte) bool {
 
 // replace takes a page as the server has compressed it: all but its number and
 // LSN (InnoDB page0zip.cc, page_zip_parse_compress).
-func (z *zipPage) replace(d *decoder) bool {
-	size, tail := d.u16(), d.u16()
-	neighbours, start, end := d.take(8), d.take(size), d.take(tail)
+func (z *zipPage) replace(d *redo.Cursor) bool {
+	size, tail := d.U16(), d.U16()
+	neighbours, start, end := d.Take(8), d.Take(size), d.Take(tail)
 	z.close()
-	if d.failed || size < pageData-filType || filType+size+tail > len(z.b) {
+	if d.Err() != nil || size < pageData-filType || filType+size+tail > len(z.b) {
 		return false
 	}
 	copy(z.b[filPrev:], neighbours)

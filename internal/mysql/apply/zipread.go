@@ -256,19 +256,19 @@ func (z *zipPage) setHeapNo(x *rows, rec, i int, leaf bool) {
 // replay applies the log of changes (InnoDB zipdecompress.cc,
 // page_zip_apply_log).
 func (z *zipPage) replay(x *rows, log []byte, leaf bool, count int) {
-	d := &decoder{b: log}
+	d := redo.NewCursor(log)
 	for !x.bad {
-		at := len(log) - len(d.b)
-		v := d.u8()
+		at := len(log) - len(d.Rest())
+		v := d.U8()
 		if v == 0 {
 			z.logEnd, z.nonempty = at, at > 0
 			break
 		}
 		if v&0x80 != 0 {
-			v = v&0x7F<<8 | d.u8()
+			v = v&0x7F<<8 | d.U8()
 		}
 		i := v>>1 - 1
-		if d.failed || i < 0 || i >= len(z.heap) || i > count {
+		if d.Err() != nil || i < 0 || i >= len(z.heap) || i > count {
 			x.bad = true
 			return
 		}
@@ -286,15 +286,15 @@ func (z *zipPage) replay(x *rows, log []byte, leaf bool, count int) {
 		}
 		z.replayRow(x, rec, d, leaf)
 	}
-	if d.failed {
+	if d.Err() != nil {
 		x.bad = true
 	}
 }
 
 // replayRow copies a row from the log. Its header is there in reverse.
-func (z *zipPage) replayRow(x *rows, rec int, d *decoder, leaf bool) {
+func (z *zipPage) replayRow(x *rows, rec int, d *redo.Cursor, leaf bool) {
 	const longest = 1<<12 - 64
-	head := d.b[:min(len(d.b), longest)]
+	head := d.Rest()[:min(len(d.Rest()), longest)]
 	z.temp = slices.Grow(z.temp[:0], 2*longest)[:2*longest]
 	origin := len(z.temp) - trailer
 	copy(z.temp[origin-5:], x.b[rec-5:rec])
@@ -314,13 +314,13 @@ func (z *zipPage) replayRow(x *rows, rec int, d *decoder, leaf bool) {
 		return
 	}
 	copy(x.b[start:], z.temp[origin-r.extra:at])
-	d.take(r.extra - 5)
+	d.Take(r.extra - 5)
 	from := 0
 	for _, k := range kept {
-		copy(x.b[rec+from:], d.take(k.from-from))
+		copy(x.b[rec+from:], d.Take(k.from-from))
 		from = k.to
 	}
-	copy(x.b[rec+from:], d.take(r.data-from))
+	copy(x.b[rec+from:], d.Take(r.data-from))
 }
 
 // trx0 is the number of DB_TRX_ID as kept wants it.
