@@ -1,10 +1,10 @@
 package apply
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 
+	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/internal/innodb/redolog"
 	"github.com/xbstream/xbstream/internal/mysql/redo"
 )
@@ -123,9 +123,9 @@ func (p *Page) Apply(r *redo.Record) error {
 	case redo.IbufBitmapInit:
 		return p.initIbufBitmap()
 	case redo.PageCreate, redo.CompPageCreate:
-		return p.create(typeIndex, r.Type == redo.CompPageCreate)
+		return p.create(innodb.TypeIndex, r.Type == redo.CompPageCreate)
 	case redo.PageCreateRTree, redo.CompPageCreateRTree:
-		return p.create(typeRTree, r.Type == redo.CompPageCreateRTree)
+		return p.create(innodb.TypeRTree, r.Type == redo.CompPageCreateRTree)
 	case redo.PageCreateSDI, redo.CompPageCreateSDI:
 		return p.create(typeSDI, r.Type == redo.CompPageCreateSDI)
 	case redo.UndoInsert, redo.UndoEraseEnd, redo.UndoInit, redo.UndoHeaderReuse, redo.UndoHeaderCreate:
@@ -189,7 +189,7 @@ func (p *Page) openRows() (*rows, error) {
 		frame = p.zip.frame
 	}
 	if !hasRows(frame) {
-		return nil, malformed("page of type %d has no rows", binary.BigEndian.Uint16(frame[filType:]))
+		return nil, malformed("page of type %d has no rows", innodb.Type(frame))
 	}
 	p.rows.open(frame, &p.index)
 	if p.target.Zip {

@@ -3,6 +3,7 @@ package apply
 import (
 	"encoding/binary"
 
+	"github.com/xbstream/xbstream/internal/innodb/indexpage"
 	"github.com/xbstream/xbstream/internal/mysql/redo"
 )
 
@@ -43,11 +44,11 @@ func (x *rows) markClustered(d *redo.Cursor) {
 // writeSystem writes DB_TRX_ID and DB_ROLL_PTR.
 func (x *rows) writeSystem(rec int, s systemColumns) {
 	f := x.find(rec, x.look(rec), s.at)
-	if f == nil || !x.in(rec+int(f.start), len(s.data)) {
-		x.bad = true
+	if f == nil || !x.In(rec+int(f.start), len(s.data)) {
+		x.Bad = true
 		return
 	}
-	copy(x.b[rec+int(f.start):], s.data[:])
+	copy(x.B[rec+int(f.start):], s.data[:])
 	if x.zip != nil {
 		x.zip.writeSystem(x, rec, s.data[:])
 	}
@@ -70,7 +71,7 @@ func (x *rows) update(d *redo.Cursor) {
 	const kept = infoVersioned | infoInstant
 	x.setInfo(rec, infoMask&^kept, info&infoMask&^kept)
 	r := x.look(rec)
-	for ; n > 0 && d.Err() == nil && !x.bad; n-- {
+	for ; n > 0 && d.Err() == nil && !x.Bad; n-- {
 		x.updateField(rec, r, d)
 	}
 	if x.zip != nil && d.Err() == nil {
@@ -93,31 +94,31 @@ func (x *rows) updateField(rec int, r *row, d *redo.Cursor) {
 	}
 	f := x.find(rec, r, i)
 	if f == nil {
-		x.bad = true
+		x.Bad = true
 		return
 	}
 	null := size == redo.NullLength
-	if null != f.null && x.compact || !null && len(data) != int(f.end-f.start) {
-		x.bad = true
+	if null != f.null && x.F.Compact || !null && len(data) != int(f.end-f.start) {
+		x.Bad = true
 		return
 	}
-	if !x.compact && null != f.null {
+	if !x.F.Compact && null != f.null {
 		x.setNull(rec, r, f, null)
 	}
 	at := rec + int(f.start)
 	switch {
-	case !x.in(at, int(f.end-f.start)):
+	case !x.In(at, int(f.end-f.start)):
 	case !null:
-		copy(x.b[at:], data)
-	case !x.compact:
-		clear(x.b[at : rec+int(f.end)])
+		copy(x.B[at:], data)
+	case !x.F.Compact:
+		clear(x.B[at : rec+int(f.end)])
 	}
 }
 
 // setNull changes the bit of a field of a REDUNDANT row, whose room stays.
 func (x *rows) setNull(rec int, r *row, f *field, null bool) {
-	first := rec - redundantFormat.extra
-	if x.u8(rec-redundantFormat.info)&infoVersioned != 0 {
+	first := rec - indexpage.Redundant.Extra
+	if x.U8(rec-indexpage.Redundant.Info)&infoVersioned != 0 {
 		first--
 	}
 	for i := range r.fields {
@@ -126,13 +127,13 @@ func (x *rows) setNull(rec int, r *row, f *field, null bool) {
 		}
 		at := first - 2*(i+1)
 		bit := byte(0x80) // the upper byte has it in either form
-		if x.u8(rec-3)&1 != 0 {
+		if x.U8(rec-3)&1 != 0 {
 			at = first - (i + 1)
 		}
-		if x.in(at, 1) {
-			x.b[at] &^= bit
+		if x.In(at, 1) {
+			x.B[at] &^= bit
 			if null {
-				x.b[at] |= bit
+				x.B[at] |= bit
 			}
 		}
 		f.null = null

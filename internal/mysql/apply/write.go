@@ -3,6 +3,8 @@ package apply
 import (
 	"encoding/binary"
 
+	"github.com/xbstream/xbstream/internal/innodb"
+	"github.com/xbstream/xbstream/internal/innodb/indexpage"
 	"github.com/xbstream/xbstream/internal/mysql/redo"
 )
 
@@ -33,7 +35,7 @@ func (p *Page) write(off int, data []byte, d *redo.Cursor) error {
 	if !d.Done() {
 		return malformed("body of a write")
 	}
-	if off+len(data) > len(p.b) || p.target.Zip && hasRows(p.b) && off+len(data) > pageData {
+	if off+len(data) > len(p.b) || p.target.Zip && hasRows(p.b) && off+len(data) > indexpage.HeaderEnd {
 		return malformed("write of %d bytes at %d", len(data), off)
 	}
 	copy(p.b[off:], data)
@@ -45,8 +47,8 @@ func (p *Page) write(off int, data []byte, d *redo.Cursor) error {
 // fsp_init_file_page_low).
 func (p *Page) init() {
 	clear(p.b)
-	binary.BigEndian.PutUint32(p.b[filPage:], uint32(p.target.Page))
-	binary.BigEndian.PutUint32(p.b[filSpace:], uint32(p.target.Space))
+	binary.BigEndian.PutUint32(p.b[innodb.OffPageNo:], uint32(p.target.Page))
+	binary.BigEndian.PutUint32(p.b[innodb.OffSpaceID:], uint32(p.target.Space))
 	p.zip.close()
 }
 
@@ -59,7 +61,7 @@ func (p *Page) initIbufBitmap() error {
 	if ibufBitmap+n > len(p.b) {
 		return malformed("page of %d bytes", len(p.b))
 	}
-	binary.BigEndian.PutUint16(p.b[filType:], typeIbufBitmap)
+	binary.BigEndian.PutUint16(p.b[innodb.OffType:], typeIbufBitmap)
 	clear(p.b[ibufBitmap : ibufBitmap+n])
 	p.zip.close()
 	return nil
@@ -72,33 +74,14 @@ func (p *Page) create(typ uint16, compact bool) error {
 		// The server writes such a page as a whole.
 		return malformed("page of rows made in a compressed tablespace")
 	}
-	createRows(p.b, typ, compact)
+	indexpage.Init(p.b, typ, indexpage.FormatOf(compact))
 	return nil
-}
-
-func createRows(b []byte, typ uint16, compact bool) {
-	f, count := &redundantFormat, userHeap
-	if compact {
-		f, count = &compactFormat, userHeap|compactBit
-	}
-	be := binary.BigEndian
-	be.PutUint16(b[filType:], typ)
-	clear(b[filData:pageLevel])
-	be.PutUint16(b[pageSlots:], 2)
-	be.PutUint16(b[pageHeapTop:], uint16(f.heapStart))
-	be.PutUint16(b[pageHeapCount:], uint16(count))
-	be.PutUint16(b[pageDirection:], directionNone)
-	end := len(b) - trailer
-	clear(b[pageData:end])
-	copy(b[pageData:], f.system)
-	be.PutUint16(b[end-slotSize:], uint16(f.infimum))
-	be.PutUint16(b[end-2*slotSize:], uint16(f.supremum))
 }
 
 // hasRows says whether a page is of an index.
 func hasRows(b []byte) bool {
-	switch binary.BigEndian.Uint16(b[filType:]) {
-	case typeIndex, typeRTree, typeSDI:
+	switch innodb.Type(b) {
+	case innodb.TypeIndex, innodb.TypeRTree, typeSDI:
 		return true
 	}
 	return false
