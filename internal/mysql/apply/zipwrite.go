@@ -174,17 +174,19 @@ func (z *zipPage) write(x *rows, rec int, r *row, create bool) {
 	if r.externs > 0 {
 		// A row has as many references before its own as the rows of lower heap
 		// numbers have in all.
-		end := refs - externSize*z.blobs
-		refs -= externSize * z.referencesBefore(x, rec)
+		before := z.referencesBefore(x, rec)
 		r = x.look(rec)
 		if create {
-			n := externSize * r.externs
-			if end-n < z.logEnd {
-				x.Bad = true
-				return
-			}
-			copy(z.b[end-n:], z.b[end:refs])
 			z.blobs += r.externs
+		}
+		end := refs - externSize*z.blobs
+		if x.Bad || before+r.externs > z.blobs || end < z.logEnd {
+			x.Bad = true
+			return
+		}
+		refs -= externSize * before
+		if create {
+			copy(z.b[end:], z.b[end+externSize*r.externs:refs])
 		}
 	}
 	z.append(x, rec, r, z.kept(r, leaf, z.trxOf(x)), heapNo, refs, leaf)
