@@ -64,7 +64,9 @@ const logSize = 8 << 20
 // newSmallLogSource is a server whose writers write as fast as they can.
 func newSmallLogSource(t *testing.T, bulk int64) *faultSource {
 	t.Helper()
-	src := newFaultSource(t, servertest.Options{LogFileSize: logSize, LogBin: true, TCP: true},
+	// A log may not be smaller than its buffer, also when it is resized.
+	args := []string{"--innodb-log-buffer-size=4M"}
+	src := newFaultSource(t, servertest.Options{LogFileSize: logSize, LogBin: true, TCP: true, Args: args},
 		servertest.LoadOptions{BulkBytes: bulk})
 	src.makeFlood()
 	return src
