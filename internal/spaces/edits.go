@@ -50,13 +50,17 @@ func (tr *Tree) UpdateManifest(m *format.Manifest) error {
 		return err
 	}
 	defer in.Close()
-	return backupdir.ReplaceWith(name, func(out io.Writer) error {
+	err = backupdir.ReplaceWith(name, func(out io.Writer) error {
 		w := bufio.NewWriter(out)
 		if err := tr.editManifest(w, in, m); err != nil {
 			return err
 		}
 		return w.Flush()
 	})
+	if err == nil {
+		tr.edits = edits{}
+	}
+	return err
 }
 
 // editManifest copies a manifest, of which m is all but the files, with the edits.
