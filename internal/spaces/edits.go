@@ -39,7 +39,7 @@ func (e *edits) none() bool {
 
 // UpdateManifest lets the manifest name the files that the directory has now
 // (SPEC.md §5.2). That is done before the log is replaced: without its redo
-// nothing explains that a file is not there.
+// nothing explains that a file is not there, but for those of RemoveUnfinished.
 func (tr *Tree) UpdateManifest(m *format.Manifest) error {
 	if m == nil || tr.edits.none() {
 		return nil

@@ -34,15 +34,11 @@ func (tr *Tree) followListed(files []format.File, histories Histories) ([]format
 	names := indexUnwritten(files, histories)
 	kept := make([]format.File, 0, len(files))
 	for _, f := range files {
-		if f.Kind != format.KindTablespace || f.Space == nil {
-			kept = append(kept, f)
+		if tr.removedUnfinished(&f) {
+			tr.edits.remove(f.Path)
 			continue
 		}
-		if tr.Recovered {
-			if filename.Unfinished(f.Path) && !tr.exists(f.Path) {
-				tr.edits.remove(f.Path) // RemoveUnfinished came as far as here
-				continue
-			}
+		if f.Kind != format.KindTablespace || f.Space == nil || tr.Recovered {
 			kept = append(kept, f)
 			continue
 		}
@@ -112,6 +108,12 @@ func (tr *Tree) removeLinked(rel string) error {
 	}
 	delete(tr.Links, rel)
 	return tr.remove(innodb.LinkName(rel))
+}
+
+// removedUnfinished says that RemoveUnfinished removed the file of an entry before it
+// was interrupted.
+func (tr *Tree) removedUnfinished(f *format.File) bool {
+	return tr.Recovered && f.Kind == format.KindTablespace && filename.Unfinished(f.Path) && !tr.exists(f.Path)
 }
 
 // RemoveUnfinished removes the files of the tables that an ALTER was making when
