@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -38,34 +39,34 @@ func TestWhatIsNewIn118(t *testing.T) {
 	))
 	load := startNewest(t, source)
 	for n := range 2 {
-		dir := filepath.Join(t.TempDir(), "copy")
-		from := load.count("undo")
-		await(t, "changes of every kind", func() bool { return load.least() > 1 && load.count("undo") > from })
-		pipeline(t, []string{"xbsend", "--no-defaults", "--user=root", "--socket=" + source.Socket()}, []string{"xbstream", "-x", "--prepare", "-C", dir})
-		gtid, err := servertest.RecordedGTID(dir)
-		check(t, err)
-		copied := startCopyOn(t, servertest.MariaDB118, dir, newest...)
-		check(t, copied.AttachReplica(ctx, source, gtid))
-		if n == 1 {
-			load.stop()
-		} else {
-			load.gate.Lock()
-		}
-		check(t, copied.WaitCaughtUp(ctx, source))
-		c, err := servertest.Compare(ctx, source, copied)
-		check(t, err)
-		for _, d := range c.Differences {
-			t.Error(d)
-		}
-		near, err := copied.String(ctx, "SELECT id FROM `größe`.vectors ORDER BY VEC_DISTANCE_EUCLIDEAN(e, VEC_FromText('[0,0,0,0,0,0,0,0]')) LIMIT 1")
-		if err != nil || near == "" {
-			t.Errorf("search by vector: %q, %v", near, err)
-		}
-		noComplaints(t, copied)
-		if n == 0 {
-			load.gate.Unlock()
-		}
-		check(t, copied.Close())
+		t.Run(strconv.Itoa(n), func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "copy")
+			from := load.count("undo")
+			await(t, "changes of every kind", func() bool { return load.least() > 1 && load.count("undo") > from })
+			pipeline(t, []string{"xbsend", "--no-defaults", "--user=root", "--socket=" + source.Socket()}, []string{"xbstream", "-x", "--prepare", "-C", dir})
+			gtid, err := servertest.RecordedGTID(dir)
+			check(t, err)
+			copied := startCopyOn(t, servertest.MariaDB118, dir, newest...)
+			check(t, copied.AttachReplica(ctx, source, gtid))
+			if n == 1 {
+				load.stop()
+			} else {
+				load.gate.Lock()
+				defer load.gate.Unlock()
+			}
+			check(t, copied.WaitCaughtUp(ctx, source))
+			c, err := servertest.Compare(ctx, source, copied)
+			check(t, err)
+			for _, d := range c.Differences {
+				t.Error(d)
+			}
+			near, err := copied.String(ctx, "SELECT id FROM `größe`.vectors ORDER BY VEC_DISTANCE_EUCLIDEAN(e, VEC_FromText('[0,0,0,0,0,0,0,0]')) LIMIT 1")
+			if err != nil || near == "" {
+				t.Errorf("search by vector: %q, %v", near, err)
+			}
+			noComplaints(t, copied)
+			check(t, copied.Close())
+		})
 	}
 	truncated := strings.Count(source.ErrorLog(), "Truncating .")
 	if truncated == 0 {
@@ -155,76 +156,4 @@ func startNewest(t *testing.T, s *servertest.Server) *newestLoad {
 		})
 	}
 	return l
-}
-
-// P1, P2: the tables that ALTERs were making when the backup ended leave neither a
-// file nor an entry in the dictionary of the copy, as they leave none when a server
-// crashes, and rows are equal.
-func TestOpenAltersLeaveNothing(t *testing.T) {
-	const tables = 4
-	for _, r := range servertest.Releases(t) {
-		how := "ALGORITHM=INPLACE"
-		if r == servertest.MariaDB118 {
-			how = "ALGORITHM=COPY, LOCK=NONE" // which is a transaction like any other
-		}
-		t.Run(r.String(), func(t *testing.T) {
-			ctx := t.Context()
-			source := servertest.New(t, servertest.Options{Release: r, LogFileSize: 96 << 20, LogBin: true, TCP: true})
-			check(t, source.Exec(ctx, "CREATE DATABASE lab"))
-			for i := range tables {
-				check(t, source.Exec(ctx, fmt.Sprintf("CREATE TABLE lab.t%d (a INT PRIMARY KEY, b VARCHAR(200)) ENGINE=InnoDB", i),
-					fmt.Sprintf("INSERT INTO lab.t%d SELECT seq, REPEAT('x', 150) FROM mysql.seq_1_to_15000", i)))
-			}
-			var gate sync.RWMutex
-			altering, stop := context.WithCancel(ctx)
-			var wg sync.WaitGroup
-			defer wg.Wait()
-			defer stop()
-			for i := range tables {
-				wg.Go(func() {
-					for altering.Err() == nil {
-						gate.RLock()
-						err := source.Exec(ctx, fmt.Sprintf("ALTER TABLE lab.t%d FORCE, %s", i, how), fmt.Sprintf("UPDATE lab.t%d SET b = REVERSE(b) WHERE a %% 50 = 7", i))
-						gate.RUnlock()
-						if err != nil && !refused(err) {
-							t.Error(err)
-							return
-						}
-					}
-				})
-			}
-			met := 0
-			for n := 0; n < 6 && met == 0; n++ {
-				dir := filepath.Join(t.TempDir(), "copy")
-				_, said := pipeline(t, []string{"xbsend", "--no-defaults", "--user=root", "--socket=" + source.Socket()},
-					[]string{"xbstream", "-x", "--prepare", "--verbose", "-C", dir})
-				met += strings.Count(said, "removed the new tables of ALTERs")
-				gtid, err := servertest.RecordedGTID(dir)
-				check(t, err)
-				copied := startCopyOn(t, r, dir)
-				await(t, "the end of what the server drops", func() bool {
-					n, err := copied.String(ctx, "SELECT COUNT(*) FROM information_schema.INNODB_SYS_TABLES WHERE NAME LIKE '%/#sql%'")
-					check(t, err)
-					return n == "0"
-				})
-				noStrays(t, copied)
-				if strings.Contains(copied.ErrorLog(), "cannot drop") {
-					t.Error("the server cannot drop something")
-				}
-				check(t, copied.AttachReplica(ctx, source, gtid))
-				gate.Lock()
-				check(t, copied.WaitCaughtUp(ctx, source))
-				c, err := servertest.Compare(ctx, source, copied)
-				gate.Unlock()
-				check(t, err)
-				for _, d := range c.Differences {
-					t.Error(d)
-				}
-				check(t, copied.Close())
-			}
-			if met == 0 {
-				t.Error("no ALTER was open when a backup ended")
-			}
-		})
-	}
 }
