@@ -24,7 +24,7 @@ RACE_SKIP := $(RACE_SKIP)|TestRun/(killed|with_a_manifest)|^TestWithServer$$|^Te
 
 # End-to-end tests that run on all releases by themselves, or to which the server
 # does not matter: exits, pipes, limits, texts, archives of no server.
-ONCE := TestRestoredCopyFollowsSource|TestCopiesOfLoadedReplicas|TestCopyOfAReplica|TestCopyTakenWhileInner|TestFilePosition|TestWhatIsNewIn118|TestNewerServers
+ONCE := TestRestoredCopyFollowsSource|TestOpenAlters|TestCopiesOfLoadedReplicas|TestCopyOfAReplica|TestCopyTakenWhileInner|TestFilePosition|TestWhatIsNewIn118|TestNewerServers
 ONCE := $(ONCE)|TestExec|TestDigest|TestScripts|TestManual|TestMessages|TestProgress|TestNamesThat|TestNamesDuring|TestOnly|TestFailures|TestPassword|TestIgnored|TestSignal|TestStandard
 ONCE := $(ONCE)|TestReceiver|TestSender|TestFuzz|TestReleased|TestManyTiny|TestFewOpen|TestDiskTooSmall|TestCrash|TestKilledAtRandom|TestExtractAs|TestFilesOfRoot
 ONCE := $(ONCE)|TestFault(SystemCall|Receiver|Limits|SlowPipe|Stalled|Spool|RedoWithout|Stopped)|TestRandomAccess|TestMapped|TestNoReplica|TestGalera

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -64,7 +65,9 @@ const logSize = 8 << 20
 // newSmallLogSource is a server whose writers write as fast as they can.
 func newSmallLogSource(t *testing.T, bulk int64) *faultSource {
 	t.Helper()
-	src := newFaultSource(t, servertest.Options{LogFileSize: logSize, LogBin: true, TCP: true},
+	// A log may not be smaller than its buffer, also when it is resized.
+	args := []string{"--innodb-log-buffer-size=4M"}
+	src := newFaultSource(t, servertest.Options{LogFileSize: logSize, LogBin: true, TCP: true, Args: args},
 		servertest.LoadOptions{BulkBytes: bulk})
 	src.makeFlood()
 	return src
@@ -189,7 +192,17 @@ func TestFaultRedoReadTooSlowly(t *testing.T) {
 	_, err := src.writers.Stop()
 	check(t, err)
 	const warning = "xbsend: warning: the redo log is read too slowly: "
-	// Nothing moves in a copy of the log: no disk is slower than that.
+	// Nothing moves in a copy of the log: no disk is slower than that. It must
+	// have the server's last checkpoint, or xbsend takes it for another log.
+	check(t, src.server.Exec(t.Context(), "SET GLOBAL event_scheduler=OFF",
+		"SET GLOBAL innodb_max_dirty_pages_pct_lwm=0", "SET GLOBAL innodb_max_dirty_pages_pct=0"))
+	await(t, "a checkpoint of an idle server", func() bool {
+		age, err := src.server.String(t.Context(), "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME='Innodb_checkpoint_age'")
+		check(t, err)
+		n, err := strconv.Atoi(age)
+		check(t, err)
+		return n < 100
+	})
 	still := t.TempDir()
 	b, err := os.ReadFile(filepath.Join(src.server.Datadir(), "ib_logfile0"))
 	check(t, err)

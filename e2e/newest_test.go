@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -38,34 +39,34 @@ func TestWhatIsNewIn118(t *testing.T) {
 	))
 	load := startNewest(t, source)
 	for n := range 2 {
-		dir := filepath.Join(t.TempDir(), "copy")
-		from := load.count("undo")
-		await(t, "changes of every kind", func() bool { return load.least() > 1 && load.count("undo") > from })
-		pipeline(t, []string{"xbsend", "--no-defaults", "--user=root", "--socket=" + source.Socket()}, []string{"xbstream", "-x", "--prepare", "-C", dir})
-		gtid, err := servertest.RecordedGTID(dir)
-		check(t, err)
-		copied := startCopyOn(t, servertest.MariaDB118, dir, newest...)
-		check(t, copied.AttachReplica(ctx, source, gtid))
-		if n == 1 {
-			load.stop()
-		} else {
-			load.gate.Lock()
-		}
-		check(t, copied.WaitCaughtUp(ctx, source))
-		c, err := servertest.Compare(ctx, source, copied)
-		check(t, err)
-		for _, d := range c.Differences {
-			t.Error(d)
-		}
-		near, err := copied.String(ctx, "SELECT id FROM `größe`.vectors ORDER BY VEC_DISTANCE_EUCLIDEAN(e, VEC_FromText('[0,0,0,0,0,0,0,0]')) LIMIT 1")
-		if err != nil || near == "" {
-			t.Errorf("search by vector: %q, %v", near, err)
-		}
-		noComplaints(t, copied)
-		if n == 0 {
-			load.gate.Unlock()
-		}
-		check(t, copied.Close())
+		t.Run(strconv.Itoa(n), func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "copy")
+			from := load.count("undo")
+			await(t, "changes of every kind", func() bool { return load.least() > 1 && load.count("undo") > from })
+			pipeline(t, []string{"xbsend", "--no-defaults", "--user=root", "--socket=" + source.Socket()}, []string{"xbstream", "-x", "--prepare", "-C", dir})
+			gtid, err := servertest.RecordedGTID(dir)
+			check(t, err)
+			copied := startCopyOn(t, servertest.MariaDB118, dir, newest...)
+			check(t, copied.AttachReplica(ctx, source, gtid))
+			if n == 1 {
+				load.stop()
+			} else {
+				load.gate.Lock()
+				defer load.gate.Unlock()
+			}
+			check(t, copied.WaitCaughtUp(ctx, source))
+			c, err := servertest.Compare(ctx, source, copied)
+			check(t, err)
+			for _, d := range c.Differences {
+				t.Error(d)
+			}
+			near, err := copied.String(ctx, "SELECT id FROM `größe`.vectors ORDER BY VEC_DISTANCE_EUCLIDEAN(e, VEC_FromText('[0,0,0,0,0,0,0,0]')) LIMIT 1")
+			if err != nil || near == "" {
+				t.Errorf("search by vector: %q, %v", near, err)
+			}
+			noComplaints(t, copied)
+			check(t, copied.Close())
+		})
 	}
 	truncated := strings.Count(source.ErrorLog(), "Truncating .")
 	if truncated == 0 {

@@ -40,7 +40,7 @@ const (
 	madeStart  = 50_000
 	madeFlags  = 0x15 // full_crc32, 16 KiB
 	madePages  = 4
-	sqlAlter   = "d/#sql-alter-46e2-4.ibd"
+	sqlBackup  = "d/#sql-backup-46e2-4.ibd"
 	fullText   = "d/FTS_00000000000001f4_0000000000000321_INDEX_5.ibd"
 	partition  = "d/t#P#p0#TMP#.ibd"
 	ordinary   = "d/t.ibd"
@@ -177,15 +177,15 @@ func TestFilesFollowRedoToTheEnd(t *testing.T) {
 		want map[string]format.SpaceID
 	}{
 		{"dropped by a failed ALTER before it was written", func(m *made) {
-			m.listed(sqlAlter, 0)
-			m.create(7, sqlAlter)
-			m.drop(7, sqlAlter)
+			m.listed(sqlBackup, 0)
+			m.create(7, sqlBackup)
+			m.drop(7, sqlBackup)
 		}, map[string]format.SpaceID{}},
 		{"dropped by a failed ALTER, written, older than the redo", func(m *made) {
-			m.listed(sqlAlter, 7)
-			m.modify(7, sqlAlter)
+			m.listed(sqlBackup, 7)
+			m.modify(7, sqlBackup)
 			m.change(7)
-			m.drop(7, sqlAlter)
+			m.drop(7, sqlBackup)
 		}, map[string]format.SpaceID{}},
 		{"a partition that is not to be", func(m *made) {
 			m.listed(partition, 7)
@@ -207,9 +207,9 @@ func TestFilesFollowRedoToTheEnd(t *testing.T) {
 			m.drop(7, fullText)
 		}, map[string]format.SpaceID{}},
 		{"renamed after the last look", func(m *made) {
-			m.listed(sqlAlter, 7)
-			m.modify(7, sqlAlter)
-			m.rename(7, sqlAlter, ordinary)
+			m.listed(sqlBackup, 7)
+			m.modify(7, sqlBackup)
+			m.rename(7, sqlBackup, ordinary)
 			m.change(7)
 		}, map[string]format.SpaceID{ordinary: 7}},
 		{"renamed into another database", func(m *made) {
@@ -219,40 +219,40 @@ func TestFilesFollowRedoToTheEnd(t *testing.T) {
 		{"a ring of names", func(m *made) {
 			m.listed(ordinary, 7)
 			m.listed(anotherOne, 8)
-			m.listed(sqlAlter, 9)
+			m.listed(sqlBackup, 9)
 			m.rename(7, ordinary, "d/spare.ibd")
 			m.rename(8, anotherOne, ordinary)
-			m.rename(9, sqlAlter, anotherOne)
-			m.rename(7, "d/spare.ibd", sqlAlter)
+			m.rename(9, sqlBackup, anotherOne)
+			m.rename(7, "d/spare.ibd", sqlBackup)
 			m.change(7)
 			m.change(8)
-		}, map[string]format.SpaceID{ordinary: 8, anotherOne: 9, sqlAlter: 7}},
+		}, map[string]format.SpaceID{ordinary: 8, anotherOne: 9, sqlBackup: 7}},
 		{"renamed before it was written", func(m *made) {
-			m.listed(sqlAlter, 0)
-			m.create(7, sqlAlter)
-			m.rename(7, sqlAlter, ordinary)
+			m.listed(sqlBackup, 0)
+			m.create(7, sqlBackup)
+			m.rename(7, sqlBackup, ordinary)
 		}, map[string]format.SpaceID{ordinary: 7}},
 		{"one name, three tablespaces after one another", func(m *made) {
-			m.listed(sqlAlter, 0)
-			m.create(7, sqlAlter)
-			m.drop(7, sqlAlter)
-			m.create(8, sqlAlter)
-			m.drop(8, sqlAlter)
-			m.create(9, sqlAlter)
-		}, map[string]format.SpaceID{sqlAlter: 9}},
+			m.listed(sqlBackup, 0)
+			m.create(7, sqlBackup)
+			m.drop(7, sqlBackup)
+			m.create(8, sqlBackup)
+			m.drop(8, sqlBackup)
+			m.create(9, sqlBackup)
+		}, map[string]format.SpaceID{sqlBackup: 9}},
 		{"dropped, and another one renamed to its name", func(m *made) {
-			m.listed(sqlAlter, 7)
+			m.listed(sqlBackup, 7)
 			m.listed(anotherOne, 8)
-			m.drop(7, sqlAlter)
-			m.rename(8, anotherOne, sqlAlter)
-		}, map[string]format.SpaceID{sqlAlter: 8}},
+			m.drop(7, sqlBackup)
+			m.rename(8, anotherOne, sqlBackup)
+		}, map[string]format.SpaceID{sqlBackup: 8}},
 		{"an older one has the name last", func(m *made) {
-			m.listed(sqlAlter, 0)
+			m.listed(sqlBackup, 0)
 			m.listed(anotherOne, 7)
-			m.create(8, sqlAlter)
-			m.drop(8, sqlAlter)
-			m.rename(7, anotherOne, sqlAlter)
-		}, map[string]format.SpaceID{sqlAlter: 7}},
+			m.create(8, sqlBackup)
+			m.drop(8, sqlBackup)
+			m.rename(7, anotherOne, sqlBackup)
+		}, map[string]format.SpaceID{sqlBackup: 7}},
 		{"imported: DISCARD deletes, IMPORT leaves no trace", func(m *made) {
 			m.listed(ordinary, 7)
 			m.create(7, ordinary)
@@ -273,8 +273,8 @@ func TestFilesFollowRedoToTheEnd(t *testing.T) {
 		{"of a partial extraction, dropped by an ALTER", func(m *made) {
 			m.partial = true
 			m.listed(ordinary, 7)
-			m.listed(sqlAlter, 8)
-			m.drop(8, sqlAlter)
+			m.listed(sqlBackup, 8)
+			m.drop(8, sqlBackup)
 		}, map[string]format.SpaceID{ordinary: 7}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -390,6 +390,44 @@ func testFollowForServer(t *testing.T, dir string, want map[string]format.SpaceI
 	}
 }
 
+// P1: what an ALTER was making when the backup ended is not left for the server,
+// which may not be able to drop it; also when preparing was interrupted where the
+// log is replaced and the manifest still names the files.
+func TestNewTablesOfOpenAlters(t *testing.T) {
+	const inManifest, inRedo = "d/#sql-alter-46e2-4.ibd", "d/#sql-alter-46e2-5#P#p0.ibd"
+	var m made
+	m.listed(ordinary, 7)
+	m.listed(inManifest, 8)
+	m.modify(8, inManifest)
+	m.change(8)
+	m.create(9, inRedo)
+	m.change(7)
+	want := map[string]format.SpaceID{ordinary: 7}
+	before := m.write(t)
+	dir := copyTree(t, before)
+	rep, err := Run(t.Context(), dir, Options{Verify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(rep.Unfinished, []string{inManifest, inRedo}) || len(rep.Deleted) > 0 {
+		t.Errorf("removed %q, deleted %q", rep.Unfinished, rep.Deleted)
+	}
+	prepareMade(t, dir, want)
+	for name, back := range map[string][]string{
+		"before the file went": {format.ManifestName, inManifest},
+		"after the file went":  {format.ManifestName},
+		"after the manifest":   nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := copyTree(t, dir)
+			if err := errors.Join(restoreFiles(dir, before, back...), os.Remove(filepath.Join(dir, "xtrabackup_checkpoints"))); err != nil {
+				t.Fatal(err)
+			}
+			prepareMade(t, dir, want)
+		})
+	}
+}
+
 // G2: what nothing explains stays an error.
 func TestFilesThatRedoDoesNotExplain(t *testing.T) {
 	for _, c := range []struct {
@@ -398,7 +436,7 @@ func TestFilesThatRedoDoesNotExplain(t *testing.T) {
 		want error
 		says string
 	}{
-		{"listed, not written, not made by redo", func(m *made) { m.listed(sqlAlter, 0) }, ErrIncomplete, "page 0 was never written and redo does not create it"},
+		{"listed, not written, not made by redo", func(m *made) { m.listed(sqlBackup, 0) }, ErrIncomplete, "page 0 was never written and redo does not create it"},
 		{"changed, not made by redo", func(m *made) {
 			m.modify(7, fullText)
 			m.change(7)
@@ -429,19 +467,19 @@ func TestFilesThatRedoDoesNotExplain(t *testing.T) {
 // link file with it.
 func TestDroppedFileElsewhere(t *testing.T) {
 	var m made
-	m.listed(sqlAlter, 7)
-	m.drop(7, sqlAlter)
+	m.listed(sqlBackup, 7)
+	m.drop(7, sqlBackup)
 	dir, far := m.write(t), t.TempDir()
-	to := filepath.Join(far, sqlAlter)
-	link := filepath.Join(dir, strings.TrimSuffix(sqlAlter, ".ibd")+".isl")
-	if err := errors.Join(os.Mkdir(filepath.Dir(to), 0o700), os.Rename(filepath.Join(dir, sqlAlter), to), os.WriteFile(link, []byte(to), 0o660)); err != nil {
+	to := filepath.Join(far, sqlBackup)
+	link := filepath.Join(dir, strings.TrimSuffix(sqlBackup, ".ibd")+".isl")
+	if err := errors.Join(os.Mkdir(filepath.Dir(to), 0o700), os.Rename(filepath.Join(dir, sqlBackup), to), os.WriteFile(link, []byte(to), 0o660)); err != nil {
 		t.Fatal(err)
 	}
 	state, err := backupdir.Read(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	state.Manifest.Files[1].Source = "/source/" + sqlAlter
+	state.Manifest.Files[1].Source = "/source/" + sqlBackup
 	writeManifest(t, dir, state.Manifest)
 	if _, err := Run(context.Background(), dir, Options{}); err != nil {
 		t.Fatal(err)

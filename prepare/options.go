@@ -101,6 +101,9 @@ type Report struct {
 	// dropped during the backup, Renamed "old -> new" those renamed. Paths
 	// are relative and slash separated.
 	Rebuilt, Deleted, Renamed []string
+	// Unfinished lists the new tables of ALTERs that had not ended, whose files Run
+	// removed.
+	Unfinished []string
 	// Ignored lists tablespaces named by redo whose absence is explained:
 	// dropped, left out of the backup, or left over by an interrupted ALTER.
 	Ignored []string

@@ -467,7 +467,24 @@ func (p *preparation) sayPrepared() error {
 			return err
 		}
 	}
+	if err := p.removeUnfinished(); err != nil {
+		return err
+	}
 	return p.state.MarkPrepared(p.dir)
+}
+
+// removeUnfinished removes what an ALTER that had not ended left. Its redo is there
+// no more, so that nobody asks for these files when a run that was interrupted here
+// is repeated.
+func (p *preparation) removeUnfinished() (err error) {
+	p.rep.Unfinished, err = p.tree.RemoveUnfinished()
+	if err == nil && !p.opt.Staged {
+		err = p.tree.SyncNames()
+	}
+	if err != nil {
+		return err
+	}
+	return p.tree.UpdateManifest(p.state.Manifest)
 }
 
 // syncData makes every file that was written durable, and the names.

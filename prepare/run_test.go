@@ -20,6 +20,7 @@ import (
 	"github.com/xbstream/xbstream/internal/backupdir"
 	_ "github.com/xbstream/xbstream/internal/families" // whose redo is read
 	"github.com/xbstream/xbstream/internal/innodb"
+	"github.com/xbstream/xbstream/internal/innodb/filename"
 	"github.com/xbstream/xbstream/internal/mariadb/redo"
 	"github.com/xbstream/xbstream/internal/spaces"
 )
@@ -410,11 +411,21 @@ func testLeftOut(t *testing.T, ready string, m *format.Manifest, touched string)
 		for _, f := range m.Files {
 			x, err1 := os.ReadFile(filepath.Join(dir, f.Path))
 			y, err2 := os.ReadFile(filepath.Join(want, f.Path))
+			if removedInBoth(f.Path, err1, err2) {
+				continue
+			}
 			if gone := f.Path == touched; gone != errors.Is(err1, fs.ErrNotExist) || !gone && (err1 != nil || err2 != nil || !bytes.Equal(x, y)) {
 				t.Errorf("%s differs (%v, %v)", f.Path, err1, err2)
 			}
 		}
 	}
+}
+
+// removedInBoth says whether a file that could be read in neither of two copies
+// is the new table of an ALTER that had not ended: preparing
+// removes it.
+func removedInBoth(name string, err1, err2 error) bool {
+	return filename.Unfinished(name) && errors.Is(err1, fs.ErrNotExist) && errors.Is(err2, fs.ErrNotExist)
 }
 
 // touchedFile returns a table that redo changes and that was copied with

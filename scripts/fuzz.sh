@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every fuzz target for FUZZTIME (default 5s, and 20s for the readers
+# Runs every fuzz target for FUZZTIME (default 3s, and 10s for the readers
 # of archives, which take bytes from anybody). The targets are looked up, not
 # listed, so that a new one is never forgotten; none at all is a failure.
 set -euo pipefail
@@ -15,14 +15,16 @@ if [ -z "$targets" ]; then
   exit 1
 fi
 
-# fuzz runs one target. Go up to 1.26 may report the end of the time itself as a
-# failure, "context deadline exceeded", when a worker is in the middle of an
-# input (go.dev/issue/75804). That alone is none: an input that fails is printed.
+# fuzz runs one target and prints the last line of one that passes, and all of one
+# that fails. Go up to 1.26 may report the end of the time itself as a failure,
+# "context deadline exceeded", when a worker is in the middle of an input
+# (go.dev/issue/75804). That alone is none: an input that fails is printed.
 fuzz() {
   local name=$1 time=$2 package=$3 out
   out=$(mktemp)
   # Without a bound, minimizing one large input takes all of the time.
-  if go test -run '^$' -fuzz "^$name\$" -fuzztime "$time" -fuzzminimizetime 10x "$package" 2>&1 | tee "$out"; then
+  if go test -run '^$' -fuzz "^$name\$" -fuzztime "$time" -fuzzminimizetime 10x "$package" >"$out" 2>&1; then
+    grep '^fuzz: elapsed' "$out" | tail -n 1
     rm "$out"
     return
   fi
@@ -32,14 +34,15 @@ fuzz() {
     rm "$out"
     return
   fi
+  cat "$out"
   rm "$out"
   return 1
 }
 
 while read -r package name; do
   case $package in
-    */format | */classic) time=${FUZZTIME:-20s} ;;
-    *) time=${FUZZTIME:-5s} ;;
+    */format | */classic) time=${FUZZTIME:-10s} ;;
+    *) time=${FUZZTIME:-3s} ;;
   esac
   echo "fuzz: $name of $package for $time"
   fuzz "$name" "$time" "$package"

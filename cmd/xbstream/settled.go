@@ -17,6 +17,7 @@ func logSettled(log *slog.Logger, rep prepare.Report) {
 		names []string
 	}{
 		{"removed tablespaces that were dropped during the backup", rep.Deleted},
+		{"removed the new tables of ALTERs that had not ended", rep.Unfinished},
 		{"renamed tablespaces that were renamed during the backup", rep.Renamed},
 		{"created tablespaces from redo", rep.Rebuilt},
 		{"skipped redo of tablespaces that are not in the backup", rep.Ignored},

@@ -14,13 +14,15 @@ import (
 // F2: what preparing did to tablespaces is shown with --verbose, in a line each.
 func TestSettledTablespacesAreShown(t *testing.T) {
 	rep := prepare.Report{
-		Deleted: []string{"a/1.ibd", "a/2.ibd", "a/3.ibd", "a/4.ibd", "a/5.ibd", "a/6.ibd", "a/7.ibd"},
-		Renamed: []string{"a/old.ibd -> a/new.ibd"},
-		Rebuilt: []string{"a/redo.ibd"},
-		Ignored: []string{"a/away.ibd"},
+		Deleted:    []string{"a/1.ibd", "a/2.ibd", "a/3.ibd", "a/4.ibd", "a/5.ibd", "a/6.ibd", "a/7.ibd"},
+		Unfinished: []string{"a/#sql-alter-1-2.ibd"},
+		Renamed:    []string{"a/old.ibd -> a/new.ibd"},
+		Rebuilt:    []string{"a/redo.ibd"},
+		Ignored:    []string{"a/away.ibd"},
 	}
 	want := []string{
 		"xbstream: removed tablespaces that were dropped during the backup (tablespaces 7, names a/1.ibd, a/2.ibd, a/3.ibd, a/4.ibd, a/5.ibd and 2 more)",
+		"xbstream: removed the new tables of ALTERs that had not ended (tablespaces 1, names a/#sql-alter-1-2.ibd)",
 		"xbstream: renamed tablespaces that were renamed during the backup (tablespaces 1, names a/old.ibd -> a/new.ibd)",
 		"xbstream: created tablespaces from redo (tablespaces 1, names a/redo.ibd)",
 		"xbstream: skipped redo of tablespaces that are not in the backup (tablespaces 1, names a/away.ibd)",

@@ -23,7 +23,7 @@ func (a *Age) See(page []byte) {
 	switch lsn := LSN(page); {
 	case lsn != 0:
 		a.Join(Age{Oldest: lsn})
-	case !IsZero(page[:offData]):
+	case !IsZero(page[:OffData]):
 		a.Unstamped = true
 	}
 }
@@ -49,7 +49,7 @@ func ReadAge(f io.ReaderAt, parse func(flags uint32) (PageFormat, error), floor 
 	if err != nil {
 		return a, fmt.Errorf("page 0: %w", err)
 	}
-	header := head[:offData]
+	header := head[:OffData]
 	for off := int64(0); a.Oldest == 0 || a.Oldest > floor; off += int64(pages.Physical) {
 		if _, err := f.ReadAt(header, off); err != nil {
 			return a, unlessEOF(err)

@@ -18,9 +18,9 @@ func TestReadAge(t *testing.T) {
 				continue
 			}
 			page := b[i<<14:]
-			binary.BigEndian.PutUint32(page[offPageNo:], uint32(i))
+			binary.BigEndian.PutUint32(page[OffPageNo:], uint32(i))
 			binary.BigEndian.PutUint64(page[offLSN:], lsn)
-			binary.BigEndian.PutUint32(page[offSpaceID:], 7)
+			binary.BigEndian.PutUint32(page[OffSpaceID:], 7)
 			if i == 0 {
 				binary.BigEndian.PutUint32(page[offFSPFlags:], flags)
 			}

@@ -17,13 +17,13 @@ const noChecksum = 0xDEADBEEF
 // oldCRC is the checksum of an uncompressed page before full_crc32. Bytes
 // 26..33 are left out because the server changed them after computing it.
 func oldCRC(page []byte) uint32 {
-	return crc(page[offPageNo:offKeyVersion]) ^ crc(page[offData:len(page)-oldTrailer])
+	return crc(page[OffPageNo:offKeyVersion]) ^ crc(page[OffData:len(page)-Trailer])
 }
 
 // zipCRC is the checksum of a ROW_FORMAT=COMPRESSED page. The LSN is left out
 // too, as the server sets it without a new checksum.
 func zipCRC(page []byte) uint32 {
-	return crc(page[offPageNo:offLSN]) ^ crc(page[offType:offKeyVersion]) ^ crc(page[offSpaceID:])
+	return crc(page[OffPageNo:offLSN]) ^ crc(page[OffType:offKeyVersion]) ^ crc(page[OffSpaceID:])
 }
 
 // zipAdler is the checksum of a ROW_FORMAT=COMPRESSED page written with
@@ -32,7 +32,7 @@ func zipCRC(page []byte) uint32 {
 func zipAdler(page []byte) uint32 {
 	const mod = 65521
 	var a, b uint32
-	for _, part := range [][]byte{page[offPageNo:offLSN], page[offType:offKeyVersion], page[offSpaceID:]} {
+	for _, part := range [][]byte{page[OffPageNo:offLSN], page[OffType:offKeyVersion], page[OffSpaceID:]} {
 		for _, c := range part {
 			a = (a + uint32(c)) % mod
 			b = (b + a) % mod
@@ -55,7 +55,7 @@ func fold(p []byte) uint32 {
 
 // legacySum is the first checksum of innodb_checksum_algorithm=innodb.
 func legacySum(page []byte) uint32 {
-	return fold(page[offPageNo:offKeyVersion]) + fold(page[offData:len(page)-oldTrailer])
+	return fold(page[OffPageNo:offKeyVersion]) + fold(page[OffData:len(page)-Trailer])
 }
 
 // legacyTrailerSum is the second one, from before MySQL 4.0.14; it covers the first.

@@ -9,21 +9,21 @@ import (
 // Offsets in every page: the FIL header (InnoDB fil0types.h, fil0fil.h).
 const (
 	offChecksum    = 0  // u32 checksum; full_crc32: key version
-	offPageNo      = 4  // u32
+	OffPageNo      = 4  // u32
+	OffPrev        = 8  // u32 previous page, followed by the next one
 	offLSN         = 16 // u64
-	offType        = 24 // u16
+	OffType        = 24 // u16
 	offKeyVersion  = 26 // u32, before full_crc32
 	offCryptSum    = 30 // u32 checksum of the encrypted page, before full_crc32
-	offSpaceID     = 34 // u32
-	offData        = 38 // end of the FIL header
-	oldTrailer     = 8  // u32 checksum, u32 low half of the LSN
-	fullTrailer    = 8  // u32 low half of the LSN, u32 checksum
+	OffSpaceID     = 34 // u32
+	OffData        = 38 // end of the FIL header
+	Trailer        = 8  // after the content: u32 checksum, u32 low half of the LSN; full_crc32: the other way around
 	checksumLength = 4
 )
 
 // Offsets in page 0: the FSP header (InnoDB fsp0fsp.h).
 const (
-	offFSPSpaceID = 38 // u32, same as offSpaceID
+	offFSPSpaceID = 38 // u32, same as OffSpaceID
 	offFSPSize    = 46 // u32 size of the tablespace in pages
 	offFSPFlags   = 54 // u32 FSP_SPACE_FLAGS
 	// offXDES is where the extent descriptors start, offAfterXDES what is
@@ -70,7 +70,7 @@ const SystemSpace format.SpaceID = 0
 
 // PageNo returns the page number a page says it has.
 func PageNo(page []byte) format.PageNo {
-	return format.PageNo(binary.BigEndian.Uint32(page[offPageNo:]))
+	return format.PageNo(binary.BigEndian.Uint32(page[OffPageNo:]))
 }
 
 // LSN returns the LSN of the last change of a page.
@@ -85,13 +85,13 @@ func SetLSN(page []byte, lsn format.LSN) {
 
 // Type returns the page type, in full_crc32 with bit 15 for page_compressed.
 func Type(page []byte) uint16 {
-	return binary.BigEndian.Uint16(page[offType:])
+	return binary.BigEndian.Uint16(page[OffType:])
 }
 
 // SpaceID returns the tablespace a page says it belongs to. In compressed
 // pages of full_crc32 the field is part of the stream and means nothing.
 func SpaceID(page []byte) format.SpaceID {
-	return format.SpaceID(binary.BigEndian.Uint32(page[offSpaceID:]))
+	return format.SpaceID(binary.BigEndian.Uint32(page[OffSpaceID:]))
 }
 
 // FSPSpaceID returns the tablespace id of the FSP header of page 0; it equals

@@ -75,17 +75,17 @@ func (f PageFormat) expandMySQL(dst, page []byte) error {
 	switch v := page[offMySQLVersion]; {
 	case v != 1 && v != 2:
 		return fmt.Errorf("compressed page of version %d: %w", v, ErrFormat)
-	case length == 0 || offData+length > len(page) || size != len(page)-offData:
+	case length == 0 || OffData+length > len(page) || size != len(page)-OffData:
 		return fmt.Errorf("compressed page of %d bytes, %d before: %w", length, size, ErrFormat)
 	}
 	algorithm, ok := mysqlAlgorithms[page[offMySQLAlgorithm]]
 	if !ok {
 		return fmt.Errorf("algorithm %d: %w", page[offMySQLAlgorithm], ErrAlgorithm)
 	}
-	copy(dst[:offData], page)
-	binary.BigEndian.PutUint16(dst[offType:], uint16(u16(page, offMySQLOriginalType)))
-	clear(dst[offMySQLVersion:offSpaceID])
-	if err := expanders[algorithm](dst[offData:], page[offData:offData+length]); err != nil {
+	copy(dst[:OffData], page)
+	binary.BigEndian.PutUint16(dst[OffType:], uint16(u16(page, offMySQLOriginalType)))
+	clear(dst[offMySQLVersion:OffSpaceID])
+	if err := expanders[algorithm](dst[OffData:], page[OffData:OffData+length]); err != nil {
 		return fmt.Errorf("expanding page (%s): %w: %w", algorithmNames[algorithm], err, ErrFormat)
 	}
 	return nil

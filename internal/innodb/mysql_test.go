@@ -14,11 +14,11 @@ var ofMySQL = PageFormat{MySQL: true, Logical: 16 << 10, Physical: 16 << 10}
 // mysqlPage is a sound index page with some text.
 func mysqlPage(no format.PageNo) []byte {
 	p := make([]byte, ofMySQL.Physical)
-	putU32(p, offPageNo, uint32(no))
-	putU32(p, offSpaceID, 7)
+	putU32(p, OffPageNo, uint32(no))
+	putU32(p, OffSpaceID, 7)
 	SetLSN(p, 12345)
-	binary.BigEndian.PutUint16(p[offType:], TypeIndex)
-	copy(p[offData:], bytes.Repeat([]byte("some text "), 1000))
+	binary.BigEndian.PutUint16(p[OffType:], TypeIndex)
+	copy(p[OffData:], bytes.Repeat([]byte("some text "), 1000))
 	ofMySQL.Seal(p)
 	return p
 }
@@ -27,15 +27,15 @@ func mysqlPage(no format.PageNo) []byte {
 func mysqlCompressed(t *testing.T, page []byte, number byte) []byte {
 	t.Helper()
 	out := make([]byte, len(page))
-	copy(out, page[:offData])
-	n, ok := compressors[mysqlAlgorithms[number]](out[offData:], page[offData:])
+	copy(out, page[:OffData])
+	n, ok := compressors[mysqlAlgorithms[number]](out[OffData:], page[OffData:])
 	if !ok {
 		t.Fatal("it does not fit")
 	}
-	binary.BigEndian.PutUint16(out[offType:], typeMySQLCompressed)
+	binary.BigEndian.PutUint16(out[OffType:], typeMySQLCompressed)
 	out[offMySQLVersion], out[offMySQLAlgorithm] = 2, number
 	binary.BigEndian.PutUint16(out[offMySQLOriginalType:], TypeIndex)
-	binary.BigEndian.PutUint16(out[offMySQLOriginalSize:], uint16(len(page)-offData))
+	binary.BigEndian.PutUint16(out[offMySQLOriginalSize:], uint16(len(page)-OffData))
 	binary.BigEndian.PutUint16(out[offMySQLLength:], uint16(n))
 	return out
 }
@@ -56,7 +56,7 @@ func TestMySQLCompressedPages(t *testing.T) {
 			if used >= len(c)/2 || !IsZero(c[used:]) {
 				t.Errorf("%d bytes used", used)
 			}
-			for _, at := range []int{offLSN + 7, offMySQLVersion, offMySQLAlgorithm, offMySQLOriginalSize, offData + 20} {
+			for _, at := range []int{offLSN + 7, offMySQLVersion, offMySQLAlgorithm, offMySQLOriginalSize, OffData + 20} {
 				c[at] ^= 4
 				if err := ofMySQL.Verify(c, 3); err == nil {
 					t.Errorf("byte %d changed, and the page is sound", at)
@@ -74,7 +74,7 @@ func TestMySQLCompressedPages(t *testing.T) {
 func TestMySQLEncryptedPages(t *testing.T) {
 	for _, kind := range []uint16{typeMySQLEncrypted, typeMySQLCompressedEncrypted, typeMySQLEncryptedRTree} {
 		p := mysqlPage(3)
-		binary.BigEndian.PutUint16(p[offType:], kind)
+		binary.BigEndian.PutUint16(p[OffType:], kind)
 		if err := ofMySQL.Verify(p, 3); err != nil || !ofMySQL.PageEncrypted(p) || ofMySQL.Used(p) != len(p) {
 			t.Errorf("type %d: %v", kind, err)
 		}
@@ -113,7 +113,7 @@ func TestMySQLEncryptedTablespace(t *testing.T) {
 // MySQL keeps the split sequence number of a spatial index's page.
 func TestMySQLSealKeepsSplitNumber(t *testing.T) {
 	p := mysqlPage(3)
-	binary.BigEndian.PutUint16(p[offType:], TypeRTree)
+	binary.BigEndian.PutUint16(p[OffType:], TypeRTree)
 	putU32(p, offKeyVersion, 5)
 	ofMySQL.Seal(p)
 	if err := ofMySQL.Verify(p, 3); err != nil || u32(p, offKeyVersion) != 5 {

@@ -78,7 +78,7 @@ func (f PageFormat) isUnwritten(page []byte) bool {
 	if IsZero(page) {
 		return true
 	}
-	return !f.FullCRC32 && IsZero(page[:offKeyVersion]) && IsZero(page[offSpaceID:])
+	return !f.FullCRC32 && IsZero(page[:offKeyVersion]) && IsZero(page[OffSpaceID:])
 }
 
 func (f PageFormat) verifySum(page []byte) *ChecksumError {
@@ -117,7 +117,7 @@ func verifyFull(page []byte) *ChecksumError {
 	if encrypted := u32(page, offChecksum) != 0; compressed || encrypted {
 		return nil
 	}
-	return verifyLSNCopy(page, size-fullTrailer)
+	return verifyLSNCopy(page, size-Trailer)
 }
 
 func verifyLSNCopy(page []byte, off int) *ChecksumError {
@@ -166,7 +166,7 @@ func (f PageFormat) verifyOld(page []byte) *ChecksumError {
 // verifyPlain checks a page before full_crc32 that is neither compressed nor
 // encrypted.
 func (f PageFormat) verifyPlain(page []byte) *ChecksumError {
-	want, trailer := oldCRC(page), len(page)-oldTrailer
+	want, trailer := oldCRC(page), len(page)-Trailer
 	first, second := u32(page, offChecksum), u32(page, trailer)
 	if first != want || second != want {
 		if !legacySums(page, first, second) {
@@ -202,7 +202,7 @@ func (f PageFormat) verifyOldCompressed(page []byte) *ChecksumError {
 		return &ChecksumError{Problem: "compressed page", Cause: err}
 	}
 	// The header outside is a copy of the one inside, but for the type.
-	if !bytes.Equal(buf[offPageNo:offType], page[offPageNo:offType]) || SpaceID(buf) != SpaceID(page) {
+	if !bytes.Equal(buf[OffPageNo:OffType], page[OffPageNo:OffType]) || SpaceID(buf) != SpaceID(page) {
 		return &ChecksumError{Problem: "compressed page", Cause: errHeaders}
 	}
 	plain := PageFormat{Logical: f.Logical, Physical: f.Logical}
@@ -214,9 +214,9 @@ func (f PageFormat) verifyOldCompressed(page []byte) *ChecksumError {
 // that compressed better than before leaves old bytes there, because the server
 // writes only the blocks it needs and does not always punch out the others.
 func (f PageFormat) verifyOldCryptCompressed(page []byte) *ChecksumError {
-	end := min(f.Used(page), len(page)-oldTrailer)
-	sum := crc32.Update(crc(page[offData:end]), castagnoli, zeroPage[:len(page)-oldTrailer-end])
-	want := crc(page[offPageNo:offKeyVersion]) ^ sum
+	end := min(f.Used(page), len(page)-Trailer)
+	sum := crc32.Update(crc(page[OffData:end]), castagnoli, zeroPage[:len(page)-Trailer-end])
+	want := crc(page[OffPageNo:offKeyVersion]) ^ sum
 	if found := u32(page, offCryptSum); found != want {
 		return &ChecksumError{Problem: "checksum of the encrypted page", Found: found, Want: want}
 	}
@@ -234,11 +234,11 @@ func (f PageFormat) verifyOldCryptCompressed(page []byte) *ChecksumError {
 // Redo sets that number, so it must be cleared here as well. MySQL does not.
 func (f PageFormat) Seal(page []byte) {
 	if !f.FullCRC32 && !f.MySQL && Type(page) == TypeRTree {
-		clear(page[offKeyVersion:offSpaceID])
+		clear(page[offKeyVersion:OffSpaceID])
 	}
 	switch n := len(page); {
 	case f.FullCRC32:
-		putU32(page, n-fullTrailer, u32(page, offLSN+4))
+		putU32(page, n-Trailer, u32(page, offLSN+4))
 		putU32(page, n-checksumLength, crc(page[:n-checksumLength]))
 	case f.Zip:
 		putU32(page, offChecksum, zipCRC(page))
@@ -246,7 +246,7 @@ func (f PageFormat) Seal(page []byte) {
 		putU32(page, n-4, u32(page, offLSN+4))
 		sum := oldCRC(page)
 		putU32(page, offChecksum, sum)
-		putU32(page, n-oldTrailer, sum)
+		putU32(page, n-Trailer, sum)
 	}
 }
 
@@ -299,7 +299,7 @@ func (f PageFormat) Used(page []byte) int {
 	case f.MySQL && mysqlEncrypted(page):
 		used = len(page)
 	case f.MySQL:
-		used = offData + u16(page, offMySQLLength)
+		used = OffData + u16(page, offMySQLLength)
 	case f.FullCRC32:
 		used, _ = fullSize(page)
 	case Type(page) == TypePageCompressed:

@@ -106,12 +106,12 @@ func TestUnwrittenPages(t *testing.T) {
 // server of today writes it any more.
 func legacyPage(first, second func(page []byte) uint32) []byte {
 	page := bytes.Repeat([]byte("rows"), 4096)
-	putU32(page, offPageNo, 3)
+	putU32(page, OffPageNo, 3)
 	SetLSN(page, 0x1_0000_0002)
 	putU32(page, offKeyVersion, 0)
 	putU32(page, len(page)-4, 2)
 	putU32(page, offChecksum, first(page))
-	putU32(page, len(page)-oldTrailer, second(page))
+	putU32(page, len(page)-Trailer, second(page))
 	return page
 }
 
@@ -185,7 +185,7 @@ func TestVerifyNamesThePage(t *testing.T) {
 		t.Fatal(err)
 	}
 	page := make([]byte, f.Physical)
-	putU32(page, offPageNo, 9)
+	putU32(page, OffPageNo, 9)
 	SetLSN(page, 4711)
 	f.Seal(page)
 	var ce *ChecksumError
@@ -215,20 +215,20 @@ func fuzzSeeds() (seeds []struct {
 	for _, flags := range []uint32{0x15, 0x13, 0x21, 0x121, 0x29, 0x23} {
 		f, _ := ParseFlags(flags)
 		page := make([]byte, f.Physical)
-		putU32(page, offPageNo, 1)
+		putU32(page, OffPageNo, 1)
 		f.Seal(page)
 		add(flags, page)
 	}
 	for a := uint32(1); a <= 6; a++ {
 		page := make([]byte, 4<<10)
-		page[offType], page[offType+1] = 0x80, 2
-		putU32(page, offPageNo, 1)
+		page[OffType], page[OffType+1] = 0x80, 2
+		putU32(page, OffPageNo, 1)
 		copy(page[fullStream:], streams[a])
 		add(0x13|a<<5, page)
 		page = make([]byte, 16<<10)
 		putU32(page, offChecksum, noChecksum)
-		putU32(page, offPageNo, 1)
-		page[offType], page[offType+1] = 0x86, 0x32
+		putU32(page, OffPageNo, 1)
+		page[OffType], page[OffType+1] = 0x86, 0x32
 		page[offOldAlgorithm+7] = byte(a)
 		page[offOldLength+1] = byte(len(streams[a]))
 		copy(page[oldStream:], streams[a])
@@ -308,7 +308,7 @@ func BenchmarkVerify(b *testing.B) {
 			page := bytes.Repeat([]byte{1, 2, 3, 4}, f.Physical/4)
 			putU32(page, offKeyVersion, 0)
 			putU32(page, offChecksum, 0)
-			page[offType] = 0
+			page[OffType] = 0
 			f.Seal(page)
 			b.SetBytes(int64(len(page)))
 			b.ReportAllocs()

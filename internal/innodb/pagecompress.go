@@ -71,7 +71,7 @@ func (f PageFormat) sealFullCompressed(dst, page []byte, used int) {
 	}
 	size = (size + 255) &^ 255
 	copy(dst[:fullStream], page)
-	binary.BigEndian.PutUint16(dst[offType:], typeFullCompressedMarker|uint16(size>>8))
+	binary.BigEndian.PutUint16(dst[OffType:], typeFullCompressedMarker|uint16(size>>8))
 	if f.storesLength() {
 		dst[size-checksumLength-1] = byte(used + 1 + checksumLength)
 	}
@@ -79,9 +79,9 @@ func (f PageFormat) sealFullCompressed(dst, page []byte, used int) {
 }
 
 func sealOldCompressed(dst, page []byte, algorithm byte, n int) {
-	copy(dst[:offData], page)
+	copy(dst[:OffData], page)
 	putU32(dst, offChecksum, noChecksum)
-	binary.BigEndian.PutUint16(dst[offType:], TypePageCompressed)
+	binary.BigEndian.PutUint16(dst[OffType:], TypePageCompressed)
 	binary.BigEndian.PutUint64(dst[offOldAlgorithm:], uint64(algorithm))
 	binary.BigEndian.PutUint16(dst[offOldLength:], uint16(n))
 }

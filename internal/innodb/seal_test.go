@@ -27,10 +27,10 @@ func TestSealClearsSplitNumberInOldFormat(t *testing.T) {
 		putU32(page, 4, 3)
 		page[24], page[25] = byte(c.pageTyp>>8), byte(c.pageTyp)
 		f.Seal(page)
-		if got := IsZero(page[offKeyVersion:offSpaceID]); got != c.cleared {
+		if got := IsZero(page[offKeyVersion:OffSpaceID]); got != c.cleared {
 			t.Errorf("%s: cleared: %v, want %v", c.name, got, c.cleared)
 		}
-		if page[offKeyVersion-1] == 0 && page[offSpaceID] == 0 {
+		if page[offKeyVersion-1] == 0 && page[OffSpaceID] == 0 {
 			t.Errorf("%s: more than the number was cleared", c.name)
 		}
 	}

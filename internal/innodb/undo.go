@@ -17,9 +17,9 @@ import (
 // Offsets in the TRX_SYS page (InnoDB trx0sys.h) and in the header page of a
 // rollback segment (trx0rseg.cc).
 const (
-	offRsegs     = offData + 18 // rsegCount times u32 space, u32 page
+	offRsegs     = OffData + 18 // rsegCount times u32 space, u32 page
 	rsegCount    = 128
-	offUndoSlots = offData + 34 // page size / undoSlotRatio times u32 page
+	offUndoSlots = OffData + 34 // page size / undoSlotRatio times u32 page
 	// undoSlotRatio: a rollback segment has one slot for every 16 bytes of its
 	// page.
 	undoSlotRatio = 16
@@ -122,10 +122,10 @@ func ParseUndoSegment(page []byte) (UndoSegment, error) {
 		return bad("state", int(s.State))
 	}
 	at := u16(page, offLastUndoLog)
-	if at < endUndoSegment || at+undoHeaderLength > len(page)-oldTrailer {
+	if at < endUndoSegment || at+undoHeaderLength > len(page)-Trailer {
 		return bad("offset of the undo log header", at)
 	}
-	header := page[at : len(page)-oldTrailer]
+	header := page[at : len(page)-Trailer]
 	if s.TrxID = binary.BigEndian.Uint64(header[offUndoTrxID:]); s.TrxID > maxTrxID {
 		return UndoSegment{}, fmt.Errorf("undo segment: transaction id %d: %w", s.TrxID, ErrFormat)
 	}

@@ -16,7 +16,7 @@ import (
 // offset.
 func undoPage(size int, state UndoState, at int, x *XID) []byte {
 	page := make([]byte, size)
-	binary.BigEndian.PutUint16(page[offType:], TypeUndoLog)
+	binary.BigEndian.PutUint16(page[OffType:], TypeUndoLog)
 	binary.BigEndian.PutUint16(page[offUndoState:], uint16(state))
 	binary.BigEndian.PutUint16(page[offLastUndoLog:], uint16(at))
 	binary.BigEndian.PutUint64(page[at+offUndoTrxID:], 4711)
@@ -75,7 +75,7 @@ func TestParseUndoSegment(t *testing.T) {
 	put32 := func(at int, v uint32) func([]byte) { return func(p []byte) { putU32(p, at, v) } }
 	const at = 300
 	for _, size := range []int{4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10} {
-		last := size - oldTrailer
+		last := size - Trailer
 		for _, c := range []struct {
 			name  string
 			page  []byte
@@ -93,7 +93,7 @@ func TestParseUndoSegment(t *testing.T) {
 			{"to purge", undoPage(size, UndoToPurge, last-undoHeaderLength, nil), nil, UndoSegment{UndoToPurge, 4711, nil}, ""},
 			{"to free", undoPage(size, UndoToFree, at, nil), nil, UndoSegment{UndoToFree, 4711, nil}, ""},
 
-			{"another kind of page", undoPage(size, UndoPrepared, at, user), put16(offType, TypeIndex), UndoSegment{}, "page type"},
+			{"another kind of page", undoPage(size, UndoPrepared, at, user), put16(OffType, TypeIndex), UndoSegment{}, "page type"},
 			{"state 0", undoPage(size, 0, at, nil), nil, UndoSegment{}, "state 0"},
 			{"state 6", undoPage(size, 6, at, nil), nil, UndoSegment{}, "state 6"},
 			{"no header", undoPage(size, UndoActive, at, nil), put16(offLastUndoLog, 0), UndoSegment{}, "offset"},
@@ -165,7 +165,7 @@ func TestRollbackSegments(t *testing.T) {
 // what is in the page.
 func FuzzUndoSegments(f *testing.F) {
 	f.Add(undoPage(MinPageSize, UndoPrepared, 300, seenXID))
-	f.Add(undoPage(MinPageSize, UndoPrepared, MinPageSize-oldTrailer-undoHeaderXID, &XID{Format: 1, Gtrid: bytes.Repeat([]byte("g"), 64), Bqual: bytes.Repeat([]byte("b"), 64)}))
+	f.Add(undoPage(MinPageSize, UndoPrepared, MinPageSize-Trailer-undoHeaderXID, &XID{Format: 1, Gtrid: bytes.Repeat([]byte("g"), 64), Bqual: bytes.Repeat([]byte("b"), 64)}))
 	f.Add(undoPage(16<<10, UndoActive, endUndoSegment, nil))
 	f.Add(bytes.Repeat([]byte{0xFF}, MinPageSize))
 	f.Add([]byte{})

@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -28,8 +27,8 @@ type pageID struct {
 
 // run is one that the log has for a page.
 type run struct {
-	start, end redolog.Position // of its mini-transaction
-	at         redolog.Position
+	start, end redo.Position // of its mini-transaction
+	at         redo.Position
 	records    []byte
 }
 
@@ -38,7 +37,7 @@ type history struct {
 	pages   map[pageID][]run
 	deleted map[format.SpaceID]bool
 	kept    int
-	end     redolog.Position
+	end     redo.Position
 }
 
 // linear makes the log of a backup from the files of a server.
@@ -90,24 +89,24 @@ func read(t *testing.T, d redolog.Dialect, log []byte) history {
 		t.Fatal(err)
 	}
 	h := history{pages: map[pageID][]run{}, deleted: map[format.SpaceID]bool{}}
-	at, ok := d.Position(head.FirstLSN)
-	if !ok || d.LSN(at) != head.FirstLSN {
+	at, ok := redo.PositionOf(head.FirstLSN)
+	if !ok || at.LSN() != head.FirstLSN {
 		t.Fatalf("first LSN %v", head.FirstLSN)
 	}
 	var s redolog.Scan
 	for rest := log[d.HeadSize():]; len(rest) > 0; rest = rest[s.Size:] {
 		s = redolog.Scan{Starts: s.Starts[:0]}
 		if err := d.Next(&s, rest, false); err != nil {
-			t.Fatalf("LSN %v: %v", d.LSN(at), err)
+			t.Fatalf("LSN %v: %v", at.LSN(), err)
 		}
 		for i, from := range s.Starts {
 			to := uint32(s.RecordsEnd)
 			if i+1 < len(s.Starts) {
 				to = s.Starts[i+1]
 			}
-			h.take(t, d, run{at, at + redolog.Position(s.Size), at + redolog.Position(from), rest[from:to]})
+			h.take(t, d, run{at, at + redo.Position(s.Size), at + redo.Position(from), rest[from:to]})
 		}
-		at += redolog.Position(s.Size)
+		at += redo.Position(s.Size)
 	}
 	h.end = at
 	return h
@@ -117,14 +116,14 @@ func (h *history) take(t *testing.T, d redolog.Dialect, r run) {
 	t.Helper()
 	first, err := d.Run(r.records)
 	if err != nil {
-		t.Fatalf("LSN %v: %v", d.LSN(r.at), err)
+		t.Fatalf("LSN %v: %v", r.at.LSN(), err)
 	}
 	id := pageID{first.Space, first.Page}
 	switch {
 	case first.File:
 		f, err := d.File(r.records)
 		if err != nil {
-			t.Fatalf("LSN %v: %v", d.LSN(r.at), err)
+			t.Fatalf("LSN %v: %v", r.at.LSN(), err)
 		}
 		h.deleted[f.Space] = f.Op == redolog.FileDeleted
 	case first.Kind == redolog.Keeps:
@@ -134,15 +133,6 @@ func (h *history) take(t *testing.T, d redolog.Dialect, r run) {
 	default:
 		h.pages[id] = append(h.pages[id], r)
 	}
-}
-
-func num(t *testing.T, s string) uint64 {
-	t.Helper()
-	n, err := strconv.ParseUint(s, 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
 }
 
 // expand makes a plain page of one with COMPRESSION.
@@ -184,11 +174,11 @@ func TestPagesAsTheServer(t *testing.T) {
 		t.Run(set, func(t *testing.T) {
 			dir := mysqltest.Unpack(t, filepath.Join(root, "recovery", "inputs-"+set+".tar.zst"))
 			facts := mysqltest.Facts(t, filepath.Join(dir, "facts.txt"))
-			log, end := linear(t, filepath.Join(dir, "redo", redo.Directory), format.LSN(num(t, facts["checkpoint_lsn"])))
+			log, end := linear(t, filepath.Join(dir, "redo", redo.Directory), format.LSN(mysqltest.Number(t, facts["checkpoint_lsn"])))
 			d := Redo()
 			h := read(t, d, log)
-			if uint64(end) != num(t, facts["redo_copied_to_lsn"]) || d.LSN(h.end) != end {
-				t.Fatalf("redo ends at %v, the last mini-transaction at %v", end, d.LSN(h.end))
+			if uint64(end) != mysqltest.Number(t, facts["redo_copied_to_lsn"]) || h.end.LSN() != end {
+				t.Fatalf("redo ends at %v, the last mini-transaction at %v", end, h.end.LSN())
 			}
 			found := h.compare(t, d, set, dir)
 			for id := range h.pages {
@@ -221,7 +211,7 @@ func (h *history) compare(t *testing.T, d redolog.Dialect, set, dir string) map[
 			name = file
 		}
 		size, zip := physical(data)
-		id := pageID{format.SpaceID(binary.BigEndian.Uint32(data[34:])), format.PageNo(num(t, row["page"]))}
+		id := pageID{format.SpaceID(binary.BigEndian.Uint32(data[34:])), format.PageNo(mysqltest.Number(t, row["page"]))}
 		found[id.space] = true
 		page := make([]byte, size)
 		if from := int(id.page) * size; from < len(data) {
@@ -238,7 +228,7 @@ func (h *history) compare(t *testing.T, d redolog.Dialect, set, dir string) map[
 		if s.records += n; n > 0 {
 			s.touched++
 		}
-		s.count(t, row, page, zip, d.LSN(h.end), err)
+		s.count(t, row, page, zip, h.end.LSN(), err)
 	}
 	t.Logf("set %s, uncompressed: %v", set, plain)
 	t.Logf("set %s, ROW_FORMAT=COMPRESSED: %v", set, zips)
@@ -258,20 +248,20 @@ func (h *history) recover(d redolog.Dialect, id pageID, page []byte, zip bool, l
 	open := d.Open(page, redolog.Target{Space: id.space, Page: id.page, Zip: zip, Logical: logical})
 	var last run
 	for _, r := range runs {
-		if d.LSN(r.start) < have {
+		if r.start.LSN() < have {
 			continue
 		}
 		n, err := open.Apply(r.records)
 		if err != nil {
-			return records, errors.Join(fmt.Errorf("LSN %v: %w", d.LSN(r.at), err), open.Close())
+			return records, errors.Join(fmt.Errorf("LSN %v: %w", r.at.LSN(), err), open.Close())
 		}
 		records += n
 		last = r
 	}
 	if err = open.Close(); err == nil && last.end != 0 {
-		innodb.SetLSN(page, d.LSN(last.end))
+		innodb.SetLSN(page, last.end.LSN())
 		if zip {
-			stamp(d, page, last)
+			stamp(page, last)
 		}
 	}
 	return records, err
@@ -280,7 +270,7 @@ func (h *history) recover(d redolog.Dialect, id pageID, page []byte, zip bool, l
 // stamp does what the server's recovery does to the end of the expanded page: it
 // writes an LSN there, which gets into the file only if that is as long and not
 // compressed. Nothing reads it.
-func stamp(d redolog.Dialect, page []byte, last run) {
+func stamp(page []byte, last run) {
 	if t := innodb.Type(page); len(page) != 16384 || t == innodb.TypeIndex || t == innodb.TypeRTree || t == 17853 {
 		return
 	}
@@ -290,8 +280,8 @@ func stamp(d redolog.Dialect, page []byte, last run) {
 		if err != nil {
 			return
 		}
-		binary.BigEndian.PutUint64(page[len(page)-8:], uint64(d.LSN(at))+uint64(len(r.Body)))
-		at += redolog.Position(n)
+		binary.BigEndian.PutUint64(page[len(page)-8:], uint64(at.LSN())+uint64(len(r.Body)))
+		at += redo.Position(n)
 		b = b[n:]
 	}
 }
@@ -317,7 +307,7 @@ func (s *tally) count(t *testing.T, row map[string]string, page []byte, zip bool
 			s.lsn++
 			t.Errorf("%s page %s (type %s): LSN %v, want %s", row["file"], row["page"], row["type"], lsn, row["page_lsn"])
 		}
-	case num(t, row["page_lsn"]) > uint64(end):
+	case mysqltest.Number(t, row["page_lsn"]) > uint64(end):
 		s.named++
 	default:
 		if s.unequal++; s.unequal < 20 {

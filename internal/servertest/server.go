@@ -25,6 +25,8 @@ import (
 const (
 	startTimeout = 3 * time.Minute
 	stopTimeout  = 3 * time.Minute
+	// answerTimeout is that of one statement.
+	answerTimeout = 5 * time.Minute
 )
 
 // The account that replicas log in with; Start creates it.
@@ -103,10 +105,26 @@ func NewOn(t testing.TB, datadir string, o Options) *Server {
 func (s *Server) cleanup(t testing.TB) {
 	if t.Failed() {
 		t.Logf("error log of the server on %s:\n%s", s.datadir, s.ErrorLog())
+		t.Logf("what it is doing:\n%s", s.processList())
 	}
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// processList lists what sessions of the server have not ended, a line each.
+func (s *Server) processList() string {
+	if s.Pid() == 0 {
+		return "(it does not run)"
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	list, err := s.String(ctx, `SELECT GROUP_CONCAT(CONCAT_WS(' | ', ID, TIME, STATE, LEFT(INFO, 200)) SEPARATOR '\n')
+		FROM information_schema.PROCESSLIST WHERE COMMAND NOT IN ('Sleep', 'Daemon')`)
+	if err != nil {
+		return "(" + err.Error() + ")"
+	}
+	return list
 }
 
 // Start installs a data directory and starts a server on it. The caller calls
@@ -195,6 +213,7 @@ func openDB(socket string) (*sql.DB, error) {
 	cfg.User, cfg.Net, cfg.Addr = "root", "unix", socket
 	cfg.Collation = "utf8mb4_general_ci"
 	cfg.Timeout = 10 * time.Second
+	cfg.ReadTimeout = answerTimeout
 	// A killed server makes the driver complain on standard error, in
 	// addition to the error it returns.
 	cfg.Logger = &mysql.NopLogger{}
@@ -238,7 +257,6 @@ func (s *Server) args() []string {
 		"--innodb-page-size=" + strconv.Itoa(s.opts.PageSize),
 		"--innodb-buffer-pool-size=128M",
 		"--innodb-log-file-size=" + strconv.FormatInt(s.opts.LogFileSize, 10),
-		"--innodb-log-buffer-size=2M",
 		"--key-buffer-size=8M",
 		"--aria-pagecache-buffer-size=8M",
 		"--table-open-cache=500",

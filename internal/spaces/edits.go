@@ -39,7 +39,7 @@ func (e *edits) none() bool {
 
 // UpdateManifest lets the manifest name the files that the directory has now
 // (SPEC.md §5.2). That is done before the log is replaced: without its redo
-// nothing explains that a file is not there.
+// nothing explains that a file is not there, but for those of RemoveUnfinished.
 func (tr *Tree) UpdateManifest(m *format.Manifest) error {
 	if m == nil || tr.edits.none() {
 		return nil
@@ -50,13 +50,17 @@ func (tr *Tree) UpdateManifest(m *format.Manifest) error {
 		return err
 	}
 	defer in.Close()
-	return backupdir.ReplaceWith(name, func(out io.Writer) error {
+	err = backupdir.ReplaceWith(name, func(out io.Writer) error {
 		w := bufio.NewWriter(out)
 		if err := tr.editManifest(w, in, m); err != nil {
 			return err
 		}
 		return w.Flush()
 	})
+	if err == nil {
+		tr.edits = edits{}
+	}
+	return err
 }
 
 // editManifest copies a manifest, of which m is all but the files, with the edits.

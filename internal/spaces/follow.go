@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/backupdir"
@@ -33,6 +34,10 @@ func (tr *Tree) followListed(files []format.File, histories Histories) ([]format
 	names := indexUnwritten(files, histories)
 	kept := make([]format.File, 0, len(files))
 	for _, f := range files {
+		if tr.removedUnfinished(&f) {
+			tr.edits.remove(f.Path)
+			continue
+		}
 		if f.Kind != format.KindTablespace || f.Space == nil || tr.Recovered {
 			kept = append(kept, f)
 			continue
@@ -90,14 +95,52 @@ func (tr *Tree) removeOwn(f *format.File, id format.SpaceID) error {
 	if err != nil || !own {
 		return err
 	}
-	if err := tr.remove(f.Path); err != nil {
+	return tr.removeLinked(f.Path)
+}
+
+// removeLinked removes a file and what links to it.
+func (tr *Tree) removeLinked(rel string) error {
+	if err := tr.remove(rel); err != nil {
 		return err
 	}
-	if _, linked := tr.Links[f.Path]; !linked {
+	if _, linked := tr.Links[rel]; !linked {
 		return nil
 	}
-	delete(tr.Links, f.Path)
-	return tr.remove(innodb.LinkName(f.Path))
+	delete(tr.Links, rel)
+	return tr.remove(innodb.LinkName(rel))
+}
+
+// removedUnfinished says that RemoveUnfinished removed the file of an entry before it
+// was interrupted.
+func (tr *Tree) removedUnfinished(f *format.File) bool {
+	return tr.Recovered && f.Kind == format.KindTablespace && filename.Unfinished(f.Path) && !tr.exists(f.Path)
+}
+
+// RemoveUnfinished removes the files of the tables that an ALTER was making when
+// the backup ended, and returns their paths. UpdateManifest has to follow. When all
+// redo is applied and the log is replaced, nothing else knows of them but InnoDB's
+// dictionary.
+//
+// A server drops these tables when it starts on a backup for the first time, and
+// never again. It cannot drop one that a transaction still locks which it is about
+// to roll back, as that of an ALTER with ALGORITHM=COPY, LOCK=NONE (MariaDB 11.8:
+// "cannot drop …: Lock wait timeout"). A transaction does not get back the lock of
+// a table without a file.
+func (tr *Tree) RemoveUnfinished() (removed []string, err error) {
+	for id, t := range tr.Spaces {
+		name := t.Files[0].Path
+		if id == 0 || !filename.Unfinished(name) {
+			continue
+		}
+		if err := tr.removeLinked(name); err != nil {
+			return removed, err
+		}
+		tr.edits.remove(name)
+		delete(tr.Spaces, id)
+		removed = append(removed, name)
+	}
+	slices.Sort(removed)
+	return removed, nil
 }
 
 // isOf says whether page 0 of a file is that of a tablespace; id 0 means that it

@@ -1,6 +1,10 @@
 package filename
 
-import "regexp"
+import (
+	"path"
+	"regexp"
+	"strings"
+)
 
 // internal matches the end of the path of a file that belongs to no table a user
 // made: one that an ALTER TABLE works on or has left (#sql…), a partition that is
@@ -13,4 +17,8 @@ var internal = regexp.MustCompile(`(?i)(?:^|/)(?:#sql[^/]*|[^/]*#(?:TMP|REN)#\.[
 // A lock that blocks DDL does not keep it from coming and going: the ALTER that
 // it belongs to goes on up to its last phase, or ends early. Nobody can import
 // its tablespace.
-func Internal(path string) bool { return internal.MatchString(path) }
+func Internal(name string) bool { return internal.MatchString(name) }
+
+// Unfinished says whether a file, named by its path with slashes, is the new table
+// of an ALTER of MariaDB that has not ended.
+func Unfinished(name string) bool { return strings.HasPrefix(path.Base(name), "#sql-alter-") }

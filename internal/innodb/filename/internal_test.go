@@ -18,3 +18,15 @@ func TestInternal(t *testing.T) {
 		}
 	}
 }
+
+func TestUnfinished(t *testing.T) {
+	for path, want := range map[string]bool{
+		"d/#sql-alter-46e2-4.ibd": true, "d/#sql-alter-1-2#P#p0.ibd": true, "#sql-alter-1-2.ibd": true,
+		"d/#sql-backup-46e2-4.ibd": false, "d/#sql-ib55.ibd": false, "d/t.ibd": false, "#sql-alter-1-2/t.ibd": false,
+		"d/t#P#p0#TMP#.ibd": false, "d/@0023sql@002dalter@002d1.ibd": false,
+	} {
+		if got := Unfinished(path); got != want {
+			t.Errorf("%s: %v, want %v", path, got, want)
+		}
+	}
+}

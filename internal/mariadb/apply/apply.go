@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/xbstream/xbstream/internal/innodb"
+	"github.com/xbstream/xbstream/internal/innodb/indexpage"
 	"github.com/xbstream/xbstream/internal/innodb/redolog"
 	"github.com/xbstream/xbstream/internal/mariadb/redo"
 )
@@ -16,14 +18,8 @@ var ErrMalformed = errors.New("redo record does not fit its page")
 // tablespace, redo describes the compressed image, never the rows in it.
 type Target = redolog.Target
 
-// Offsets in every page (InnoDB fil0fil.h).
-const (
-	filPage  = 4  // u32 page number
-	filPrev  = 8  // u32 previous page, first byte a record may write
-	filType  = 24 // u16 page type
-	filSpace = 34 // u32 tablespace
-	pageBody = 38
-)
+// firstOffset is the first byte that a record may write.
+const firstOffset = innodb.OffPrev
 
 // Apply applies one run of records to page: the record at the start of log,
 // which carries a page id, and those after it that continue on the same page.
@@ -92,7 +88,7 @@ func (p *pageState) apply(t redo.RecordType, body []byte) error {
 		p.last = -1
 		return nil
 	case redo.Extended:
-		p.last = filType
+		p.last = innodb.OffType
 		return p.extended(body)
 	case redo.Option:
 		return nil
@@ -107,7 +103,7 @@ func (p *pageState) offset(body []byte) (off int, rest []byte, err error) {
 		return 0, nil, malformed("no offset")
 	}
 	off = p.last + int(v)
-	if off < filPrev || off >= len(p.b) {
+	if off < firstOffset || off >= len(p.b) {
 		return 0, nil, malformed("offset %d", off)
 	}
 	return off, body[n:], nil
@@ -170,7 +166,7 @@ func (p *pageState) memmove(body []byte) error {
 	if v&1 != 0 {
 		src = off - int(v>>1) - 1
 	}
-	if src < filPrev || src+length > len(p.b) {
+	if src < firstOffset || src+length > len(p.b) {
 		return malformed("MEMMOVE from %d", src)
 	}
 	copy(p.b[off:off+length], p.b[src:src+length])
@@ -183,10 +179,10 @@ func (p *pageState) initPage(body []byte) error {
 		return malformed("INIT_PAGE with %d bytes", len(body))
 	}
 	clear(p.b)
-	binary.BigEndian.PutUint32(p.b[filPage:], uint32(p.target.Page))
-	binary.BigEndian.PutUint64(p.b[filPrev:], ^uint64(0))
-	binary.BigEndian.PutUint32(p.b[filSpace:], uint32(p.target.Space))
-	p.last = filType
+	binary.BigEndian.PutUint32(p.b[innodb.OffPageNo:], uint32(p.target.Page))
+	binary.BigEndian.PutUint64(p.b[innodb.OffPrev:], ^uint64(0))
+	binary.BigEndian.PutUint32(p.b[innodb.OffSpaceID:], uint32(p.target.Space))
+	p.last = innodb.OffType
 	return nil
 }
 
@@ -226,9 +222,9 @@ func (p *pageState) extended(body []byte) error {
 	}
 	switch subtype {
 	case initRedundant:
-		initIndexRedundant(p.b)
+		indexpage.Init(p.b, innodb.TypeIndex, &indexpage.Redundant)
 	case initDynamic:
-		initIndexDynamic(p.b)
+		indexpage.Init(p.b, innodb.TypeIndex, &indexpage.Compact)
 	case undoInit:
 		initUndo(p.b)
 	case undoAppend:

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/xbstream/xbstream/internal/innodb/indexpage"
 	"github.com/xbstream/xbstream/internal/mariadb/redo"
 )
 
@@ -233,7 +234,7 @@ func TestInsertDynamic(t *testing.T) {
 	})
 	t.Run("before the row inserted last", func(t *testing.T) {
 		got := applied(t, dynamicPage(), one, ext(insertHeapDynamic, []int{0, 1 << 3, 0, 0}, "\x01a"))
-		if got[51]&7 != dirLeft || binary.BigEndian.Uint16(got[52:]) != 1 {
+		if got[51]&7 != indexpage.DirectionLeft || binary.BigEndian.Uint16(got[52:]) != 1 {
 			t.Errorf("direction %d, %d in a row; want left, 1", got[51], got[53])
 		}
 	})
@@ -248,14 +249,14 @@ func TestInsertDynamic(t *testing.T) {
 		page := dynamicPage()
 		page[25] = typeRtreeByte
 		got := applied(t, page, one, two)
-		if got[51] != dirNone || got[53] != 0 {
+		if got[51] != indexpage.DirectionNone || got[53] != 0 {
 			t.Errorf("direction %d, %d in a row; want none, 0", got[51], got[53])
 		}
 	})
 	t.Run("instant ALTER bits stay", func(t *testing.T) {
 		page := dynamicPage()
-		page[50], page[51] = 0x12, 0x38|dirNone
-		if got := applied(t, page, one, two); got[50] != 0x12 || got[51] != 0x38|dirRight {
+		page[50], page[51] = 0x12, 0x38|indexpage.DirectionNone
+		if got := applied(t, page, one, two); got[50] != 0x12 || got[51] != 0x38|indexpage.DirectionRight {
 			t.Errorf("bytes 50 and 51 are %x, want 12 3a", got[50:52])
 		}
 	})
@@ -338,27 +339,27 @@ func TestDirectory(t *testing.T) {
 	for range 20 { // ascending
 		insert(lastRow(page))
 	}
-	if n := binary.BigEndian.Uint16(page[dirSlots:]); n < 4 {
+	if n := binary.BigEndian.Uint16(page[indexpage.Slots:]); n < 4 {
 		t.Errorf("%d slots after 20 rows, want splits", n)
 	}
 	for range 10 { // descending
 		insert(99)
 	}
-	full := binary.BigEndian.Uint16(page[dirSlots:])
+	full := binary.BigEndian.Uint16(page[indexpage.Slots:])
 	for n := 30; n > 0; n-- {
 		page = applied(t, page, ext(deleteDynamic, []int{0, 0, 3}, ""))
 		checkStructure(t, page)
 	}
-	if n := binary.BigEndian.Uint16(page[dirSlots:]); n >= full || binary.BigEndian.Uint16(page[rowCount:]) != 0 {
-		t.Errorf("%d slots and %d rows after all were deleted", n, binary.BigEndian.Uint16(page[rowCount:]))
+	if n := binary.BigEndian.Uint16(page[indexpage.Slots:]); n >= full || binary.BigEndian.Uint16(page[indexpage.RowCount:]) != 0 {
+		t.Errorf("%d slots and %d rows after all were deleted", n, binary.BigEndian.Uint16(page[indexpage.RowCount:]))
 	}
 }
 
 func lastRow(page []byte) int {
-	x := &indexPage{b: page, f: dynamic}
+	x := openIndex(page, &indexpage.Compact)
 	rec := 99
-	for x.next(rec) != 112 {
-		rec = x.next(rec)
+	for x.Next(rec) != 112 {
+		rec = x.Next(rec)
 	}
 	return rec
 }
@@ -366,23 +367,23 @@ func lastRow(page []byte) int {
 // checkStructure walks the list and compares it with directory and counts.
 func checkStructure(t *testing.T, page []byte) {
 	t.Helper()
-	x := &indexPage{b: page, f: dynamic}
+	x := openIndex(page, &indexpage.Compact)
 	slot, since, rows := 0, 0, -2
-	for rec := 99; rec != 0; rec = x.next(rec) {
+	for rec := 99; rec != 0; rec = x.Next(rec) {
 		rows++
 		since++
-		if n := x.owned(rec); n != 0 {
-			if n != since || x.u16(x.slotAt(slot)) != rec {
-				t.Fatalf("record at %d owns %d of %d, slot %d points to %d", rec, n, since, slot, x.u16(x.slotAt(slot)))
+		if n := x.Owned(rec); n != 0 {
+			if n != since || x.U16(x.SlotAt(slot)) != rec {
+				t.Fatalf("record at %d owns %d of %d, slot %d points to %d", rec, n, since, slot, x.U16(x.SlotAt(slot)))
 			}
-			if slot > 0 && (n > slotMax || n < slotMin && rec != 112) {
+			if slot > 0 && (n > indexpage.SlotMax || n < indexpage.SlotMin && rec != 112) {
 				t.Fatalf("slot %d owns %d", slot, n)
 			}
 			slot, since = slot+1, 0
 		}
 	}
-	if x.bad || slot != x.u16(dirSlots) || rows != x.u16(rowCount) {
-		t.Fatalf("%d slots, the header says %d; %d rows, the header says %d", slot, x.u16(dirSlots), rows, x.u16(rowCount))
+	if x.Bad || slot != x.U16(indexpage.Slots) || rows != x.U16(indexpage.RowCount) {
+		t.Fatalf("%d slots, the header says %d; %d rows, the header says %d", slot, x.U16(indexpage.Slots), rows, x.U16(indexpage.RowCount))
 	}
 }
 

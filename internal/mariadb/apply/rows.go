@@ -1,6 +1,10 @@
 package apply
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/xbstream/xbstream/internal/innodb/indexpage"
+)
 
 // insertDynamic puts a row into a page in ROW_FORMAT=COMPACT or DYNAMIC. Of
 // header and data only what differs from the row before is in the record
@@ -19,27 +23,27 @@ func insertDynamic(b, body []byte, reuse bool) error {
 	if newHdr > len(literal) {
 		return malformed("insert with %d of %d header bytes", len(literal), newHdr)
 	}
-	x := &indexPage{b: b, f: dynamic}
-	prev += dynamic.infimum
-	next := x.next(prev)
-	owner := x.owner(next)
-	extra := dynamicExtra + sameHdr + newHdr
+	x := openIndex(b, &indexpage.Compact)
+	prev += indexpage.Compact.Infimum
+	next := x.Next(prev)
+	owner, _ := x.Owner(next)
+	extra := indexpage.CompactExtra + sameHdr + newHdr
 	data := sameData + len(literal) - newHdr
 	buf, heapNo := x.placeDynamic(reuse, shift, extra, data)
-	if x.bad || !x.in(buf, extra+data) || !x.in(prev-dynamicExtra-sameHdr, sameHdr) || !x.in(prev, sameData) {
+	if x.Bad || !x.In(buf, extra+data) || !x.In(prev-indexpage.CompactExtra-sameHdr, sameHdr) || !x.In(prev, sameData) {
 		return malformed("insert of %d+%d bytes after %d", extra, data, prev)
 	}
 	rec := buf + extra
 	copy(b[buf:], literal[:newHdr])
-	copy(b[buf+newHdr:buf+newHdr+sameHdr], b[prev-dynamicExtra-sameHdr:prev-dynamicExtra])
+	copy(b[buf+newHdr:buf+newHdr+sameHdr], b[prev-indexpage.CompactExtra-sameHdr:prev-indexpage.CompactExtra])
 	b[rec-5] = byte(info << 4)
 	status := instant
-	if binary.BigEndian.Uint16(b[pageLevel:]) != 0 {
+	if binary.BigEndian.Uint16(b[indexpage.Level:]) != 0 {
 		status = 1 // node pointer
 	}
-	x.put16(rec-4, heapNo<<3|status)
-	x.setNext(rec, next)
-	x.setNext(prev, rec)
+	x.Put16(rec-4, heapNo<<3|status)
+	x.SetNext(rec, next)
+	x.SetNext(prev, rec)
 	copy(b[rec:rec+sameData], b[prev:prev+sameData])
 	copy(b[rec+sameData:], literal[newHdr:])
 	x.inserted(rec, prev, next, owner)
@@ -57,15 +61,15 @@ func (x *indexPage) placeDynamic(reuse bool, shift, extra, data int) (buf, heapN
 	if shift&1 != 0 {
 		buf = rec - extra - shift>>1
 	}
-	if buf < x.f.heapStart || buf+extra+data > x.u16(heapTop) {
-		x.bad = true
+	if buf < x.F.HeapStart || buf+extra+data > x.U16(indexpage.HeapTop) {
+		x.Bad = true
 	}
 	return buf, heapNo
 }
 
 // maxRedundantHeader is the header of a REDUNDANT row with the most fields
 // there can be, with two bytes for each.
-const maxRedundantHeader = redundantExtra + 2*1024
+const maxRedundantHeader = indexpage.RedundantExtra + 2*1024
 
 // insertRedundant puts a row into a page in ROW_FORMAT=REDUNDANT (InnoDB
 // page0cur.cc, page_apply_insert_redundant).
@@ -76,17 +80,17 @@ func insertRedundant(b, body []byte, reuse bool) error {
 		return err
 	}
 	info, short, fields := hdr&3, hdr>>2&1, hdr>>3+1
-	extra := redundantExtra + fields*(2-short)
-	sameHdr += redundantExtra // the fixed header always comes from prev
+	extra := indexpage.RedundantExtra + fields*(2-short)
+	sameHdr += indexpage.RedundantExtra // the fixed header always comes from prev
 	newHdr := extra - sameHdr
 	if fields > 1023 || newHdr < 0 || newHdr > len(literal) {
 		return malformed("insert of %d fields", fields)
 	}
-	x := &indexPage{b: b, f: redundant}
-	prev += redundant.infimum
-	next := x.next(prev)
-	owner := x.owner(next)
-	if x.bad || !x.in(prev-sameHdr, sameHdr) {
+	x := openIndex(b, &indexpage.Redundant)
+	prev += indexpage.Redundant.Infimum
+	next := x.Next(prev)
+	owner, _ := x.Owner(next)
+	if x.Bad || !x.In(prev-sameHdr, sameHdr) {
 		return malformed("insert after %d", prev)
 	}
 	var scratch [maxRedundantHeader]byte
@@ -96,17 +100,17 @@ func insertRedundant(b, body []byte, reuse bool) error {
 	header[extra-6] = byte(info << 4)
 	header[extra-3] = byte(fields<<1 | short)
 	data := redundantDataSize(header)
-	if sameData > data || len(literal)-newHdr != data-sameData || !x.in(prev, sameData) {
+	if sameData > data || len(literal)-newHdr != data-sameData || !x.In(prev, sameData) {
 		return malformed("insert of %d data bytes, %d of them as before", data, sameData)
 	}
 	buf, heapNo := x.placeRedundant(reuse, extra+data)
-	if x.bad || !x.in(buf, extra+data) {
+	if x.Bad || !x.In(buf, extra+data) {
 		return malformed("insert of %d+%d bytes after %d", extra, data, prev)
 	}
 	binary.BigEndian.PutUint16(header[extra-5:], uint16(heapNo<<3|fields>>7))
 	rec := buf + extra
 	copy(b[buf:], header)
-	x.setNext(prev, rec)
+	x.SetNext(prev, rec)
 	copy(b[rec:rec+sameData], b[prev:prev+sameData])
 	copy(b[rec+sameData:], literal[newHdr:])
 	x.inserted(rec, prev, next, owner)
@@ -118,28 +122,28 @@ func (x *indexPage) placeRedundant(reuse bool, size int) (buf, heapNo int) {
 	if !reuse {
 		return x.allocate(size)
 	}
-	rec := x.u16(freeList)
+	rec := x.U16(indexpage.Free)
 	extra, _ := x.redundantSizes(rec)
 	rec, heapNo = x.reuse(size)
 	buf = rec - extra
-	if buf < x.f.heapStart || buf+size > x.u16(heapTop) {
-		x.bad = true
+	if buf < x.F.HeapStart || buf+size > x.U16(indexpage.HeapTop) {
+		x.Bad = true
 	}
 	return buf, heapNo
 }
 
 // redundantSizes returns the sizes of a row's header and data.
 func (x *indexPage) redundantSizes(rec int) (extra, data int) {
-	if !x.in(rec-redundantExtra, redundantExtra) {
+	if !x.In(rec-indexpage.RedundantExtra, indexpage.RedundantExtra) {
 		return 0, 0
 	}
-	fields := int(binary.BigEndian.Uint16(x.b[rec-4:])) >> 1 & 0x3FF
-	extra = redundantExtra + fields*(2-int(x.b[rec-3]&1))
-	if fields == 0 || !x.in(rec-extra, extra) {
-		x.bad = true
+	fields := int(binary.BigEndian.Uint16(x.B[rec-4:])) >> 1 & 0x3FF
+	extra = indexpage.RedundantExtra + fields*(2-int(x.B[rec-3]&1))
+	if fields == 0 || !x.In(rec-extra, extra) {
+		x.Bad = true
 		return 0, 0
 	}
-	return extra, redundantDataSize(x.b[rec-extra : rec])
+	return extra, redundantDataSize(x.B[rec-extra : rec])
 }
 
 // redundantDataSize reads the end of the last field from a whole header: it is
@@ -158,9 +162,9 @@ func deleteRowDynamic(b, body []byte) error {
 	if err != nil || len(rest) != 0 {
 		return malformed("delete of %d bytes", len(body))
 	}
-	x := &indexPage{b: b, f: dynamic}
-	prev += dynamic.infimum
-	x.remove(prev, x.next(prev), dynamicExtra+hdr, data)
+	x := openIndex(b, &indexpage.Compact)
+	prev += indexpage.Compact.Infimum
+	x.remove(prev, x.Next(prev), indexpage.CompactExtra+hdr, data)
 	return x.result("delete")
 }
 
@@ -172,11 +176,11 @@ func deleteRowRedundant(b, body []byte) error {
 	if err != nil || len(rest) != 0 {
 		return malformed("delete of %d bytes", len(body))
 	}
-	x := &indexPage{b: b, f: redundant}
-	prev += redundant.infimum
-	rec := x.next(prev)
+	x := openIndex(b, &indexpage.Redundant)
+	prev += indexpage.Redundant.Infimum
+	rec := x.Next(prev)
 	extra, data := x.redundantSizes(rec)
-	if x.bad {
+	if x.Bad {
 		return x.result("delete")
 	}
 	x.remove(prev, rec, extra, data)

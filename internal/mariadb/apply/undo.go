@@ -1,6 +1,10 @@
 package apply
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/xbstream/xbstream/internal/innodb"
+)
 
 // Offsets in an undo page and what they start with (InnoDB trx0undo.h).
 const (
@@ -9,15 +13,13 @@ const (
 	undoFree    = 42
 	undoNode    = 44
 	undoRecords = 56 // end of the undo page header
-
-	typeUndo = 2
 )
 
 // initUndo makes page an empty undo page (InnoDB trx0undo.cc,
 // trx_undo_page_init).
 func initUndo(page []byte) {
 	be := binary.BigEndian
-	be.PutUint16(page[filType:], typeUndo)
+	be.PutUint16(page[innodb.OffType:], innodb.TypeUndoLog)
 	be.PutUint16(page[undoType:], 0)
 	be.PutUint16(page[undoStart:], undoRecords)
 	be.PutUint16(page[undoFree:], undoRecords)
@@ -34,7 +36,7 @@ func appendUndo(page, record []byte) error {
 	be := binary.BigEndian
 	free := int(be.Uint16(page[undoFree:]))
 	n := len(record)
-	if n == 0 || free < undoRecords || free+n+6 >= len(page)-8 {
+	if n == 0 || free < undoRecords || free+n+6 >= len(page)-innodb.Trailer {
 		return malformed("undo record of %d bytes at %d", n, free)
 	}
 	next := free + 4 + n

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/innodb"
+	"github.com/xbstream/xbstream/internal/innodb/indexpage"
 	"github.com/xbstream/xbstream/internal/mysql/mysqltest"
 	"github.com/xbstream/xbstream/internal/mysql/redo"
 )
@@ -100,7 +102,7 @@ func join(records ...[]byte) []byte { return bytes.Join(records, nil) }
 // empty is an index page without rows.
 func empty(compact bool) []byte {
 	b := make([]byte, pageLen)
-	createRows(b, typeIndex, compact)
+	indexpage.Init(b, innodb.TypeIndex, indexpage.FormatOf(compact))
 	return b
 }
 
@@ -277,7 +279,7 @@ func TestRoomForARow(t *testing.T) {
 			}
 			most := 2
 			if z.dense() == rows {
-				most += slotSize + apart(z.rows.leaf(), z.trx != 0)
+				most += indexpage.SlotSize + apart(z.rows.leaf(), z.trx != 0)
 			}
 			if left := room(); left < 1 || left > most {
 				t.Errorf("space %v page %v: %d bytes are left, at most %d", k.target.Space, k.target.Page, left, most)
@@ -296,7 +298,7 @@ func TestRowsKeepTheirOrder(t *testing.T) {
 	for _, compact := range []bool{true, false} {
 		for size := 4 << 10; size <= 64<<10; size *= 2 {
 			b := make([]byte, size)
-			createRows(b, typeIndex, compact)
+			indexpage.Init(b, innodb.TypeIndex, indexpage.FormatOf(compact))
 			index := []byte{1, 0}
 			extra, head := 7, []byte{4, 0, 0, 0, 3, 0, 0} // one field of 4 bytes
 			if compact {
@@ -323,7 +325,7 @@ func TestRowsKeepTheirOrder(t *testing.T) {
 				do(redo.Insert, append(body, row...)...)
 			}
 			x.open(b, &p.index)
-			first := x.f.infimum
+			first := x.F.Infimum
 			for i := range uint32(200) {
 				insert(first, 1000-i) // in descending order
 				if i%3 == 0 {
@@ -348,8 +350,8 @@ func TestRowsKeepTheirOrder(t *testing.T) {
 
 func walkRows(t *testing.T, x *rows) (list []int) {
 	t.Helper()
-	for rec := x.next(x.f.infimum); rec != x.f.supremum; rec = x.next(rec) {
-		if list = append(list, rec); rec == 0 || len(list) > len(x.b) {
+	for rec := x.Next(x.F.Infimum); rec != x.F.Supremum; rec = x.Next(rec) {
+		if list = append(list, rec); rec == 0 || len(list) > len(x.B) {
 			t.Fatal("the list does not end")
 		}
 	}
@@ -360,20 +362,46 @@ func walkRows(t *testing.T, x *rows) (list []int) {
 func consistent(t *testing.T, x *rows) {
 	t.Helper()
 	n, owned, slot := 0, 0, 0
-	for rec := x.f.infimum; rec != 0 && !x.bad; rec = x.next(rec) {
+	for rec := x.F.Infimum; rec != 0 && !x.Bad; rec = x.Next(rec) {
 		n++
 		owned++
-		if o := x.owned(rec); o != 0 {
-			if o != owned || x.u16(x.slotAt(slot)) != rec || slot > 0 && o > slotMax {
+		if o := x.Owned(rec); o != 0 {
+			if o != owned || x.U16(x.SlotAt(slot)) != rec || slot > 0 && o > indexpage.SlotMax {
 				t.Fatalf("slot %d owns %d, says %d", slot, owned, o)
 			}
 			owned = 0
 			slot++
 		}
 	}
-	if x.bad || n != x.u16(pageRows)+2 || slot != x.u16(pageSlots) || owned != 0 {
-		t.Fatalf("%d rows, %d slots, where the page says %d and %d", n-2, slot, x.u16(pageRows), x.u16(pageSlots))
+	if x.Bad || n != x.U16(indexpage.RowCount)+2 || slot != x.U16(indexpage.Slots) || owned != 0 {
+		t.Fatalf("%d rows, %d slots, where the page says %d and %d", n-2, slot, x.U16(indexpage.RowCount), x.U16(indexpage.Slots))
 	}
+}
+
+// TestReferencesThatThePageDoesNotHave: two rows of a damaged page overlap. The row
+// that is put in writes over the header of another one, which then seems to have
+// references to what is stored elsewhere.
+func TestReferencesThatThePageDoesNotHave(t *testing.T) {
+	for _, k := range changes(t) {
+		r, _, err := redo.Next(k.record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Type != redo.Insert || !k.target.Zip || k.target.Space != 10 || k.target.Page != 4 {
+			continue
+		}
+		body, err := r.ParseIndex(new(redo.Index))
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.page[8143] = 0xFB // in the dense directory: a row at 507 instead of 336
+		binary.BigEndian.PutUint16(body, 504)
+		if _, err := Apply(k.page, k.target, k.record); !errors.Is(err, ErrMalformed) {
+			t.Errorf("got %v, want ErrMalformed", err)
+		}
+		return
+	}
+	t.Fatal("no insert into the page")
 }
 
 func FuzzApply(f *testing.F) {

@@ -1,6 +1,9 @@
 package apply
 
-import "github.com/xbstream/xbstream/internal/mysql/redo"
+import (
+	"github.com/xbstream/xbstream/internal/innodb/indexpage"
+	"github.com/xbstream/xbstream/internal/mysql/redo"
+)
 
 // row is where the fields of a row are.
 type row struct {
@@ -27,7 +30,7 @@ func (r *row) size() int { return r.extra + r.data }
 // until the next call.
 func (x *rows) look(rec int) *row {
 	r := x.measure(rec)
-	if !x.in(rec-r.extra, r.size()) {
+	if !x.In(rec-r.extra, r.size()) {
 		*r = row{fields: r.fields[:0]}
 	}
 	return r
@@ -39,11 +42,11 @@ func (x *rows) measure(rec int) *row {
 	*r = row{fields: r.fields[:0]}
 	switch {
 	case !x.user(rec):
-		r.extra, r.data = x.f.extra, 8
-		if !x.compact {
+		r.extra, r.data = x.F.Extra, 8
+		if !x.F.Compact {
 			r.extra++ // the end of the only field
 		}
-	case x.compact:
+	case x.F.Compact:
 		x.lookCompact(rec, r)
 	default:
 		x.lookRedundant(rec, r)
@@ -59,7 +62,7 @@ type header struct {
 
 func (h *header) next() int {
 	h.at--
-	return h.x.u8(h.at)
+	return h.x.U8(h.at)
 }
 
 // has says whether a row of a version has the column.
@@ -70,8 +73,8 @@ func has(f *redo.Field, version int) bool {
 // lookCompact is for COMPACT, DYNAMIC and COMPRESSED (InnoDB rem/rec.cc,
 // rec_init_offsets_comp_ordinary, rec_init_offsets).
 func (x *rows) lookCompact(rec int, r *row) {
-	h := &header{x, rec - compactFormat.extra}
-	info, status := x.u8(rec-5), x.u8(rec-3)&statusMask
+	h := &header{x, rec - indexpage.Compact.Extra}
+	info, status := x.U8(rec-5), x.U8(rec-3)&statusMask
 	stored, version := len(x.index.Fields), -1
 	if x.index.Versioned {
 		version = 0
@@ -80,12 +83,12 @@ func (x *rows) lookCompact(rec int, r *row) {
 	case status == statusNodePtr:
 		stored = x.index.Unique
 	case status != statusOrdinary:
-		x.bad = true
+		x.Bad = true
 		return
 	case info&infoVersioned != 0:
 		version = h.next()
 		if !x.index.Versioned || info&infoInstant != 0 {
-			x.bad = true
+			x.Bad = true
 			return
 		}
 	case info&infoInstant != 0:
@@ -96,7 +99,7 @@ func (x *rows) lookCompact(rec int, r *row) {
 		stored = x.index.Instant
 	}
 	if stored > len(x.index.Fields) {
-		x.bad = true
+		x.Bad = true
 		return
 	}
 	l := lengths{header: *h, nulls: h.at}
@@ -114,7 +117,7 @@ func (x *rows) lookCompact(rec int, r *row) {
 			break
 		}
 		r.fields = append(r.fields, f)
-		if x.bad {
+		if x.Bad {
 			return
 		}
 	}
@@ -165,7 +168,7 @@ type lengths struct {
 func (l *lengths) read(f *field, c *redo.Field) {
 	f.gone = false
 	if c.Nullable {
-		null := l.x.u8(l.nulls-1-l.bit/8)>>(l.bit%8)&1 != 0
+		null := l.x.U8(l.nulls-1-l.bit/8)>>(l.bit%8)&1 != 0
 		l.bit++
 		if null {
 			f.null = true
@@ -186,8 +189,8 @@ func (l *lengths) read(f *field, c *redo.Field) {
 // lookRedundant finds the fields of a row that says itself where they end
 // (InnoDB rem/rec.cc, rec_init_offsets; rem0rec.ic).
 func (x *rows) lookRedundant(rec int, r *row) {
-	info, n, short := x.u8(rec-6), x.u16(rec-4)>>1&0x3FF, x.u8(rec-3)&1 != 0
-	r.extra = redundantFormat.extra
+	info, n, short := x.U8(rec-6), x.U16(rec-4)>>1&0x3FF, x.U8(rec-3)&1 != 0
+	r.extra = indexpage.Redundant.Extra
 	if info&infoVersioned != 0 {
 		r.extra++
 	}
@@ -201,15 +204,15 @@ func (x *rows) lookRedundant(rec int, r *row) {
 			v |= h.next() << 8
 			f.end, f.null, f.extern = int32(v&0x3FFF), v&0x8000 != 0, v&0x4000 != 0
 		}
-		if f.end < start || x.bad {
-			x.bad = true
+		if f.end < start || x.Bad {
+			x.Bad = true
 			return
 		}
 		start = f.end
 		r.fields = append(r.fields, f)
 	}
 	if n == 0 {
-		x.bad = true
+		x.Bad = true
 		return
 	}
 	r.extra, r.data = rec-h.at, int(start)
@@ -223,7 +226,7 @@ func (x *rows) find(rec int, r *row, i int) *field {
 		if i >= len(x.index.Fields) {
 			return nil
 		}
-		if p = int(x.index.Fields[i].Physical); !x.compact {
+		if p = int(x.index.Fields[i].Physical); !x.F.Compact {
 			p = x.stored(rec, p)
 		}
 	}
@@ -236,10 +239,10 @@ func (x *rows) find(rec int, r *row, i int) *field {
 // stored returns which of the stored fields of a REDUNDANT row is at a physical
 // position, -1 for none: rows of a version have only the columns of that version.
 func (x *rows) stored(rec, p int) (n int) {
-	if x.u8(rec-redundantFormat.info)&infoVersioned == 0 {
+	if x.U8(rec-indexpage.Redundant.Info)&infoVersioned == 0 {
 		return p
 	}
-	version := x.u8(rec - redundantFormat.extra - 1)
+	version := x.U8(rec - indexpage.Redundant.Extra - 1)
 	if !has(&x.index.Fields[x.at(p)], version) {
 		return -1
 	}

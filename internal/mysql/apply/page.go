@@ -1,10 +1,10 @@
 package apply
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 
+	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/internal/innodb/redolog"
 	"github.com/xbstream/xbstream/internal/mysql/redo"
 )
@@ -97,6 +97,9 @@ func malformed(what string, args ...any) error {
 // minSize is the size of the smallest pages there are, of ROW_FORMAT=COMPRESSED.
 const minSize = 1 << 10
 
+// maxSize bounds the numbers in records that count bytes or fields of a page.
+const maxSize = 1 << 18
+
 // Apply applies one record.
 func (p *Page) Apply(r *redo.Record) error {
 	if len(p.b) < minSize || len(p.b) > 1<<16 {
@@ -106,23 +109,23 @@ func (p *Page) Apply(r *redo.Record) error {
 	if err != nil {
 		return err
 	}
-	d := &decoder{b: body}
+	d := redo.NewCursor(body)
 	switch r.Type {
 	case redo.Write1, redo.Write2, redo.Write4:
 		return p.writeNumber(d, int(r.Type))
 	case redo.Write8:
 		return p.writeNumber8(d)
 	case redo.WriteString:
-		off := d.u16()
-		return p.write(off, d.take(d.u16()), d)
+		off := d.U16()
+		return p.write(off, d.Take(d.U16()), d)
 	case redo.InitFilePage, redo.InitFilePage2:
 		p.init()
 	case redo.IbufBitmapInit:
 		return p.initIbufBitmap()
 	case redo.PageCreate, redo.CompPageCreate:
-		return p.create(typeIndex, r.Type == redo.CompPageCreate)
+		return p.create(innodb.TypeIndex, r.Type == redo.CompPageCreate)
 	case redo.PageCreateRTree, redo.CompPageCreateRTree:
-		return p.create(typeRTree, r.Type == redo.CompPageCreateRTree)
+		return p.create(innodb.TypeRTree, r.Type == redo.CompPageCreateRTree)
 	case redo.PageCreateSDI, redo.CompPageCreateSDI:
 		return p.create(typeSDI, r.Type == redo.CompPageCreateSDI)
 	case redo.UndoInsert, redo.UndoEraseEnd, redo.UndoInit, redo.UndoHeaderReuse, redo.UndoHeaderCreate:
@@ -140,38 +143,38 @@ func (p *Page) Apply(r *redo.Record) error {
 }
 
 // changeRows applies a record that changes rows of an index page.
-func (p *Page) changeRows(t redo.Type, d *decoder) error {
+func (p *Page) changeRows(t redo.Type, d *redo.Cursor) error {
 	x, err := p.openRows()
 	if err != nil {
 		return err
 	}
 	switch t {
 	case redo.MinRecMark, redo.CompMinRecMark:
-		x.setInfo(d.u16(), infoMinRec, infoMinRec)
+		x.setInfo(d.U16(), infoMinRec, infoMinRec)
 	case redo.SecDeleteMark, redo.CompSecMark8027:
-		on := d.u8() != 0
-		x.setDeleted(d.u16(), on)
+		on := d.U8() != 0
+		x.setDeleted(d.U16(), on)
 	case redo.ClustDeleteMark, redo.ClustDeleteMark8027, redo.CompClustMark8027:
 		x.markClustered(d)
 	case redo.UpdateInPlace, redo.UpdateInPlace8027, redo.CompUpdate8027:
 		x.update(d)
 	case redo.Insert, redo.Insert8027, redo.CompInsert8027:
-		p.insert(d, d.u16())
+		p.insert(d, d.U16())
 	case redo.ListCopyCreated, redo.ListCopyCreated8027, redo.CompCopyCreated8027:
 		p.insertList(d)
 	case redo.Delete, redo.Delete8027, redo.CompDelete8027:
-		x.remove(d.u16())
+		x.remove(d.U16())
 	case redo.ListEndDelete, redo.ListEndDelete8027, redo.CompListEnd8027:
-		x.removeEnd(d.u16())
+		x.removeEnd(d.U16())
 	case redo.ListStartDelete, redo.ListStartDelete8027, redo.CompListStart8027:
-		x.removeStart(d.u16())
+		x.removeStart(d.U16())
 	case redo.Reorganize, redo.Reorganize8027, redo.CompReorganize8027:
 		p.reorganize()
 	default:
 		return malformed("not a record of a page")
 	}
-	if d.failed {
-		return malformed("body of %d bytes", len(d.b))
+	if d.Err() != nil {
+		return malformed("body of %d bytes", len(d.Rest()))
 	}
 	return x.result()
 }
@@ -186,74 +189,11 @@ func (p *Page) openRows() (*rows, error) {
 		frame = p.zip.frame
 	}
 	if !hasRows(frame) {
-		return nil, malformed("page of type %d has no rows", binary.BigEndian.Uint16(frame[filType:]))
+		return nil, malformed("page of type %d has no rows", innodb.Type(frame))
 	}
 	p.rows.open(frame, &p.index)
 	if p.target.Zip {
 		p.rows.zip = &p.zip
 	}
 	return &p.rows, p.rows.result()
-}
-
-// decoder reads the fields of a body. The first failure stays; what is read
-// after it is 0.
-type decoder struct {
-	b      []byte
-	failed bool
-}
-
-func (d *decoder) take(n int) []byte {
-	if d.failed || n < 0 || n > len(d.b) {
-		d.failed = true
-		return nil
-	}
-	p := d.b[:n:n]
-	d.b = d.b[n:]
-	return p
-}
-
-func (d *decoder) u8() int {
-	if p := d.take(1); p != nil {
-		return int(p[0])
-	}
-	return 0
-}
-
-func (d *decoder) u16() int {
-	if p := d.take(2); p != nil {
-		return int(binary.BigEndian.Uint16(p))
-	}
-	return 0
-}
-
-func (d *decoder) u32() uint32 {
-	if p := d.take(4); p != nil {
-		return binary.BigEndian.Uint32(p)
-	}
-	return 0
-}
-
-func (d *decoder) number() uint32 {
-	v, n := redo.Number(d.b)
-	if d.failed || n <= 0 {
-		d.failed = true
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
-}
-
-func (d *decoder) number64() uint64 {
-	high := d.number()
-	return uint64(high)<<32 | uint64(d.u32())
-}
-
-// size reads a number that counts bytes of a page.
-func (d *decoder) size() int {
-	v := d.number()
-	if v > 1<<18 {
-		d.failed = true
-		return 0
-	}
-	return int(v)
 }

@@ -1,30 +1,32 @@
 package apply
 
+import "github.com/xbstream/xbstream/internal/innodb/indexpage"
+
 // remove takes a row off the list and gives its room to the list of deleted ones
 // (InnoDB page0cur.cc, page_cur_delete_rec). A page is not made anew when its last
 // row goes: in recovery the server does not either.
 func (x *rows) remove(rec int) {
 	if !x.user(rec) {
-		x.bad = true
+		x.Bad = true
 		return
 	}
-	owner, _ := x.owner(rec)
-	i := x.slotOf(owner)
-	own := x.owned(owner)
-	if x.bad {
+	owner, _ := x.Owner(rec)
+	i := x.SlotOf(owner)
+	own := x.Owned(owner)
+	if x.Bad {
 		return
 	}
-	x.putHeader(pageLastInsert, 0)
+	x.putHeader(indexpage.LastInsert, 0)
 	prev := x.before(rec, i)
-	x.setNext(prev, x.next(rec))
+	x.SetNext(prev, x.Next(rec))
 	if owner == rec {
 		owner = prev
-		x.put16(x.slotAt(i), prev)
+		x.Put16(x.SlotAt(i), prev)
 	}
 	x.setOwned(owner, own-1)
 	x.free(rec)
-	if own <= slotMin {
-		x.balanceSlot(i)
+	if own <= indexpage.SlotMin {
+		x.mirror(x.BalanceSlot(i))
 	}
 }
 
@@ -32,78 +34,78 @@ func (x *rows) remove(rec int) {
 // page_mem_free).
 func (x *rows) free(rec int) {
 	r := x.look(rec)
-	head := x.u16(pageFree)
-	x.setNext(rec, head)
-	x.putHeader(pageFree, rec)
-	x.putHeader(pageGarbage, x.u16(pageGarbage)+r.size())
+	head := x.U16(indexpage.Free)
+	x.SetNext(rec, head)
+	x.putHeader(indexpage.Free, rec)
+	x.putHeader(indexpage.Garbage, x.U16(indexpage.Garbage)+r.size())
 	if x.zip != nil {
 		x.zip.free(x, rec, r)
 		return
 	}
-	x.putHeader(pageRows, x.u16(pageRows)-1)
+	x.putHeader(indexpage.RowCount, x.U16(indexpage.RowCount)-1)
 }
 
 // removeEnd takes the row and all after it off the list (InnoDB page0page.cc,
 // page_delete_rec_list_end).
 func (x *rows) removeEnd(rec int) {
-	if rec == x.f.infimum {
-		rec = x.next(rec)
+	if rec == x.F.Infimum {
+		rec = x.Next(rec)
 	}
-	x.putHeader(pageLastInsert, 0)
+	x.putHeader(indexpage.LastInsert, 0)
 	if x.zip != nil {
-		for rec != x.f.supremum && !x.bad {
-			next := x.next(rec)
+		for rec != x.F.Supremum && !x.Bad {
+			next := x.Next(rec)
 			x.remove(rec)
 			rec = next
 		}
 		return
 	}
-	if rec == x.f.supremum || x.bad {
+	if rec == x.F.Supremum || x.Bad {
 		return
 	}
 	size, count, last := 0, 0, 0
-	for at := rec; at != x.f.supremum && !x.bad; at = x.next(at) {
+	for at := rec; at != x.F.Supremum && !x.Bad; at = x.Next(at) {
 		if count++; at == 0 || count > x.heapCount() {
-			x.bad = true
+			x.Bad = true
 			return
 		}
 		size += x.look(at).size()
 		last = at
 	}
-	owner, passed := x.owner(rec)
-	i := x.slotOf(owner)
-	owned := x.owned(owner) - passed
+	owner, passed := x.Owner(rec)
+	i := x.SlotOf(owner)
+	owned := x.Owned(owner) - passed
 	prev := x.before(rec, i)
-	if x.bad {
+	if x.Bad {
 		return
 	}
-	x.put16(x.slotAt(i), x.f.supremum)
-	x.setOwned(x.f.supremum, owned)
-	x.putHeader(pageSlots, i+1)
-	x.setNext(prev, x.f.supremum)
-	x.setNext(last, x.u16(pageFree))
-	x.putHeader(pageFree, rec)
-	x.putHeader(pageGarbage, x.u16(pageGarbage)+size)
-	x.putHeader(pageRows, x.u16(pageRows)-count)
+	x.Put16(x.SlotAt(i), x.F.Supremum)
+	x.setOwned(x.F.Supremum, owned)
+	x.putHeader(indexpage.Slots, i+1)
+	x.SetNext(prev, x.F.Supremum)
+	x.SetNext(last, x.U16(indexpage.Free))
+	x.putHeader(indexpage.Free, rec)
+	x.putHeader(indexpage.Garbage, x.U16(indexpage.Garbage)+size)
+	x.putHeader(indexpage.RowCount, x.U16(indexpage.RowCount)-count)
 }
 
 // removeStart takes all rows before this one off the list, one by one (InnoDB
 // page0page.cc, page_delete_rec_list_start).
 func (x *rows) removeStart(rec int) {
-	if rec == x.f.infimum {
+	if rec == x.F.Infimum {
 		return
 	}
-	if rec == x.f.supremum {
+	if rec == x.F.Supremum {
 		// The server logs such a thing as a page that is made anew.
-		x.bad = true
+		x.Bad = true
 		return
 	}
 	for range x.heapCount() {
-		first := x.next(x.f.infimum)
-		if first == rec || x.bad {
+		first := x.Next(x.F.Infimum)
+		if first == rec || x.Bad {
 			return
 		}
 		x.remove(first)
 	}
-	x.bad = true
+	x.Bad = true
 }

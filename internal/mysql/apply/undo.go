@@ -3,6 +3,8 @@ package apply
 import (
 	"encoding/binary"
 
+	"github.com/xbstream/xbstream/internal/innodb"
+	"github.com/xbstream/xbstream/internal/innodb/indexpage"
 	"github.com/xbstream/xbstream/internal/mysql/redo"
 )
 
@@ -30,86 +32,62 @@ const (
 )
 
 // undo applies the records of undo pages (InnoDB trx0rec.cc, trx0undo.cc).
-func (p *Page) undo(t redo.Type, d *decoder) error {
-	u := undoPage{b: p.b, bad: p.target.Zip}
+func (p *Page) undo(t redo.Type, d *redo.Cursor) error {
+	u := undoPage{indexpage.Body{B: p.b, Bad: p.target.Zip}}
 	switch t {
 	case redo.UndoInsert:
-		u.append(d.take(d.u16()))
+		u.append(d.Take(d.U16()))
 	case redo.UndoEraseEnd:
 		u.eraseEnd()
 	case redo.UndoInit:
-		u.init(d.number())
+		u.init(d.Number())
 	case redo.UndoHeaderCreate:
-		u.createLog(d.number64())
+		u.createLog(d.Number64())
 	case redo.UndoHeaderReuse:
-		u.reuseLog(d.number64())
+		u.reuseLog(d.Number64())
 	}
-	if u.bad || d.failed || len(d.b) != 0 {
+	if u.Bad || !d.Done() {
 		return malformed("undo page of %d bytes", len(p.b))
 	}
 	return nil
 }
 
-// undoPage is an undo page while it is changed. Once bad is set, nothing more
-// is.
-type undoPage struct {
-	b   []byte
-	bad bool
-}
-
-func (u *undoPage) in(off, n int) bool {
-	if off < filData || off+n > len(u.b)-trailer {
-		u.bad = true
-	}
-	return !u.bad
-}
-
-func (u *undoPage) u16(off int) int {
-	if !u.in(off, 2) {
-		return 0
-	}
-	return int(binary.BigEndian.Uint16(u.b[off:]))
-}
-
-func (u *undoPage) put16(off, v int) {
-	if u.in(off, 2) {
-		binary.BigEndian.PutUint16(u.b[off:], uint16(v))
-	}
-}
+// undoPage is an undo page while it is changed.
+type undoPage struct{ indexpage.Body }
 
 func (u *undoPage) put8(off, v int) {
-	if u.in(off, 1) {
-		u.b[off] = byte(v)
+	if u.In(off, 1) {
+		u.B[off] = byte(v)
 	}
 }
 
 func (u *undoPage) put64(off int, v uint64) {
-	if u.in(off, 8) {
-		binary.BigEndian.PutUint64(u.b[off:], v)
+	if u.In(off, 8) {
+		binary.BigEndian.PutUint64(u.B[off:], v)
 	}
 }
 
 // append adds a record between the offsets of its neighbours.
 func (u *undoPage) append(record []byte) {
-	at := u.u16(undoFree)
+	at := u.U16(undoFree)
 	end := at + 2 + len(record) + 2
-	if at < undoRecords || !u.in(at, end-at) {
-		u.bad = true
+	if at < undoRecords || !u.In(at, end-at) {
+		u.Bad = true
 		return
 	}
-	u.put16(at, end)
-	copy(u.b[at+2:], record)
-	u.put16(end-2, at)
-	u.put16(undoFree, end)
+	u.Put16(at, end)
+	copy(u.B[at+2:], record)
+	u.Put16(end-2, at)
+	u.Put16(undoFree, end)
 }
 
 // eraseEnd fills what follows the last record.
 func (u *undoPage) eraseEnd() {
-	at := u.u16(undoFree)
-	if !u.in(at, 0) {
+	at := u.U16(undoFree)
+	if !u.In(at, 0) {
 		return
 	}
-	end := u.b[at : len(u.b)-trailer]
+	end := u.B[at : len(u.B)-innodb.Trailer]
 	for i := range end {
 		end[i] = 0xFF
 	}
@@ -117,30 +95,30 @@ func (u *undoPage) eraseEnd() {
 
 func (u *undoPage) init(typ uint32) {
 	if typ > 0xFFFF {
-		u.bad = true
+		u.Bad = true
 		return
 	}
-	binary.BigEndian.PutUint16(u.b[filType:], typeUndo)
-	u.put16(undoType, int(typ))
-	u.put16(undoStart, undoRecords)
-	u.put16(undoFree, undoRecords)
+	binary.BigEndian.PutUint16(u.B[innodb.OffType:], innodb.TypeUndoLog)
+	u.Put16(undoType, int(typ))
+	u.Put16(undoStart, undoRecords)
+	u.Put16(undoFree, undoRecords)
 }
 
 // createLog starts a new undo log on the first page of a segment.
 func (u *undoPage) createLog(trx uint64) {
-	at, old := u.u16(undoFree), u.u16(undoLast)
-	if at < undoFirst || !u.in(at, logSize) {
-		u.bad = true
+	at, old := u.U16(undoFree), u.U16(undoLast)
+	if at < undoFirst || !u.In(at, logSize) {
+		u.Bad = true
 		return
 	}
 	u.startLog(at, trx)
 	if old != 0 {
-		u.put16(old+logNext, at)
+		u.Put16(old+logNext, at)
 	}
-	u.put16(undoLast, at)
-	u.put16(at+logMarks, 1)
-	u.put16(at+logNext, 0)
-	u.put16(at+logPrev, old)
+	u.Put16(undoLast, at)
+	u.Put16(at+logMarks, 1)
+	u.Put16(at+logNext, 0)
+	u.Put16(at+logPrev, old)
 }
 
 // reuseLog makes the only log of a segment a new one.
@@ -149,11 +127,11 @@ func (u *undoPage) reuseLog(trx uint64) { u.startLog(undoFirst, trx) }
 // startLog writes what is the same for both.
 func (u *undoPage) startLog(at int, trx uint64) {
 	records := at + logSize
-	u.put16(undoStart, records)
-	u.put16(undoFree, records)
-	u.put16(undoState, stateActive)
+	u.Put16(undoStart, records)
+	u.Put16(undoFree, records)
+	u.Put16(undoState, stateActive)
 	u.put64(at+logTrxID, trx)
-	u.put16(at+logStart, records)
+	u.Put16(at+logStart, records)
 	u.put8(at+logFlags, 0)
 	u.put8(at+logDict, 0)
 }

@@ -3,6 +3,7 @@ package apply
 import (
 	"encoding/binary"
 
+	"github.com/xbstream/xbstream/internal/innodb/indexpage"
 	"github.com/xbstream/xbstream/internal/mysql/redo"
 )
 
@@ -16,22 +17,22 @@ type systemColumns struct {
 	data [trxIDSize + rollPtrSize]byte
 }
 
-func (d *decoder) systemColumns() (s systemColumns) {
-	s.at = d.size()
-	roll := d.take(rollPtrSize)
+func readSystem(d *redo.Cursor) (s systemColumns) {
+	s.at = d.Length(maxSize)
+	roll := d.Take(rollPtrSize)
 	var trx [8]byte
-	binary.BigEndian.PutUint64(trx[:], d.number64())
+	binary.BigEndian.PutUint64(trx[:], d.Number64())
 	copy(s.data[copy(s.data[:], trx[8-trxIDSize:]):], roll)
 	return s
 }
 
 // markClustered sets or clears the delete mark of a row of a clustered index
 // (InnoDB btr0cur.cc, btr_cur_parse_del_mark_set_clust_rec).
-func (x *rows) markClustered(d *decoder) {
-	flags, on := d.u8(), d.u8() != 0
-	system := d.systemColumns()
-	rec := d.u16()
-	if d.failed {
+func (x *rows) markClustered(d *redo.Cursor) {
+	flags, on := d.U8(), d.U8() != 0
+	system := readSystem(d)
+	rec := d.U16()
+	if d.Err() != nil {
 		return
 	}
 	x.setDeleted(rec, on)
@@ -43,11 +44,11 @@ func (x *rows) markClustered(d *decoder) {
 // writeSystem writes DB_TRX_ID and DB_ROLL_PTR.
 func (x *rows) writeSystem(rec int, s systemColumns) {
 	f := x.find(rec, x.look(rec), s.at)
-	if f == nil || !x.in(rec+int(f.start), len(s.data)) {
-		x.bad = true
+	if f == nil || !x.In(rec+int(f.start), len(s.data)) {
+		x.Bad = true
 		return
 	}
-	copy(x.b[rec+int(f.start):], s.data[:])
+	copy(x.B[rec+int(f.start):], s.data[:])
 	if x.zip != nil {
 		x.zip.writeSystem(x, rec, s.data[:])
 	}
@@ -55,13 +56,13 @@ func (x *rows) writeSystem(rec int, s systemColumns) {
 
 // update changes fields of a row whose sizes stay (InnoDB btr0cur.cc,
 // btr_cur_parse_update_in_place; row0upd.cc, row_upd_rec_in_place).
-func (x *rows) update(d *decoder) {
-	flags := d.u8()
-	system := d.systemColumns()
-	rec := d.u16()
-	info, n := d.u8(), d.size()
-	if d.failed || !x.user(rec) {
-		d.failed = true
+func (x *rows) update(d *redo.Cursor) {
+	flags := d.U8()
+	system := readSystem(d)
+	rec := d.U16()
+	info, n := d.U8(), d.Length(maxSize)
+	if d.Err() != nil || !x.user(rec) {
+		d.Fail(redo.ErrMalformed)
 		return
 	}
 	if flags&keepSystem == 0 {
@@ -70,10 +71,10 @@ func (x *rows) update(d *decoder) {
 	const kept = infoVersioned | infoInstant
 	x.setInfo(rec, infoMask&^kept, info&infoMask&^kept)
 	r := x.look(rec)
-	for ; n > 0 && !d.failed && !x.bad; n-- {
+	for ; n > 0 && d.Err() == nil && !x.Bad; n-- {
 		x.updateField(rec, r, d)
 	}
-	if x.zip != nil && !d.failed {
+	if x.zip != nil && d.Err() == nil {
 		x.zip.write(x, rec, r, false)
 	}
 }
@@ -82,42 +83,42 @@ func (x *rows) update(d *decoder) {
 // row_upd_index_parse). Rows of a clustered index have none.
 const firstVirtual = redo.MaxFields
 
-func (x *rows) updateField(rec int, r *row, d *decoder) {
-	i, size := int(d.number()), d.number()
+func (x *rows) updateField(rec int, r *row, d *redo.Cursor) {
+	i, size := int(d.Number()), d.Number()
 	var data []byte
 	if size != redo.NullLength {
-		data = d.take(int(size))
+		data = d.Take(int(size))
 	}
-	if d.failed || i >= firstVirtual {
+	if d.Err() != nil || i >= firstVirtual {
 		return
 	}
 	f := x.find(rec, r, i)
 	if f == nil {
-		x.bad = true
+		x.Bad = true
 		return
 	}
 	null := size == redo.NullLength
-	if null != f.null && x.compact || !null && len(data) != int(f.end-f.start) {
-		x.bad = true
+	if null != f.null && x.F.Compact || !null && len(data) != int(f.end-f.start) {
+		x.Bad = true
 		return
 	}
-	if !x.compact && null != f.null {
+	if !x.F.Compact && null != f.null {
 		x.setNull(rec, r, f, null)
 	}
 	at := rec + int(f.start)
 	switch {
-	case !x.in(at, int(f.end-f.start)):
+	case !x.In(at, int(f.end-f.start)):
 	case !null:
-		copy(x.b[at:], data)
-	case !x.compact:
-		clear(x.b[at : rec+int(f.end)])
+		copy(x.B[at:], data)
+	case !x.F.Compact:
+		clear(x.B[at : rec+int(f.end)])
 	}
 }
 
 // setNull changes the bit of a field of a REDUNDANT row, whose room stays.
 func (x *rows) setNull(rec int, r *row, f *field, null bool) {
-	first := rec - redundantFormat.extra
-	if x.u8(rec-redundantFormat.info)&infoVersioned != 0 {
+	first := rec - indexpage.Redundant.Extra
+	if x.U8(rec-indexpage.Redundant.Info)&infoVersioned != 0 {
 		first--
 	}
 	for i := range r.fields {
@@ -126,13 +127,13 @@ func (x *rows) setNull(rec int, r *row, f *field, null bool) {
 		}
 		at := first - 2*(i+1)
 		bit := byte(0x80) // the upper byte has it in either form
-		if x.u8(rec-3)&1 != 0 {
+		if x.U8(rec-3)&1 != 0 {
 			at = first - (i + 1)
 		}
-		if x.in(at, 1) {
-			x.b[at] &^= bit
+		if x.In(at, 1) {
+			x.B[at] &^= bit
 			if null {
-				x.b[at] |= bit
+				x.B[at] |= bit
 			}
 		}
 		f.null = null

@@ -2,14 +2,18 @@ package apply
 
 import (
 	"encoding/binary"
+
+	"github.com/xbstream/xbstream/internal/innodb"
+	"github.com/xbstream/xbstream/internal/innodb/indexpage"
+	"github.com/xbstream/xbstream/internal/mysql/redo"
 )
 
 // writeNumber is 1BYTE, 2BYTES and 4BYTES (InnoDB mtr0log.cc,
 // mlog_parse_nbytes).
-func (p *Page) writeNumber(d *decoder, size int) error {
-	off := d.u16()
+func (p *Page) writeNumber(d *redo.Cursor, size int) error {
+	off := d.U16()
 	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], d.number())
+	binary.BigEndian.PutUint32(b[:], d.Number())
 	for _, c := range b[:4-size] {
 		if c != 0 {
 			return malformed("number of more than %d bytes", size)
@@ -18,20 +22,20 @@ func (p *Page) writeNumber(d *decoder, size int) error {
 	return p.write(off, b[4-size:], d)
 }
 
-func (p *Page) writeNumber8(d *decoder) error {
-	off := d.u16()
+func (p *Page) writeNumber8(d *redo.Cursor) error {
+	off := d.U16()
 	var b [8]byte
-	binary.BigEndian.PutUint64(b[:], d.number64())
+	binary.BigEndian.PutUint64(b[:], d.Number64())
 	return p.write(off, b[:], d)
 }
 
 // write puts bytes at an offset, if the body was read in full. In an expanded page
 // of ROW_FORMAT=COMPRESSED only the header is the same as in the file.
-func (p *Page) write(off int, data []byte, d *decoder) error {
-	if d.failed || len(d.b) != 0 {
+func (p *Page) write(off int, data []byte, d *redo.Cursor) error {
+	if !d.Done() {
 		return malformed("body of a write")
 	}
-	if off+len(data) > len(p.b) || p.target.Zip && hasRows(p.b) && off+len(data) > pageData {
+	if off+len(data) > len(p.b) || p.target.Zip && hasRows(p.b) && off+len(data) > indexpage.HeaderEnd {
 		return malformed("write of %d bytes at %d", len(data), off)
 	}
 	copy(p.b[off:], data)
@@ -43,8 +47,8 @@ func (p *Page) write(off int, data []byte, d *decoder) error {
 // fsp_init_file_page_low).
 func (p *Page) init() {
 	clear(p.b)
-	binary.BigEndian.PutUint32(p.b[filPage:], uint32(p.target.Page))
-	binary.BigEndian.PutUint32(p.b[filSpace:], uint32(p.target.Space))
+	binary.BigEndian.PutUint32(p.b[innodb.OffPageNo:], uint32(p.target.Page))
+	binary.BigEndian.PutUint32(p.b[innodb.OffSpaceID:], uint32(p.target.Space))
 	p.zip.close()
 }
 
@@ -57,7 +61,7 @@ func (p *Page) initIbufBitmap() error {
 	if ibufBitmap+n > len(p.b) {
 		return malformed("page of %d bytes", len(p.b))
 	}
-	binary.BigEndian.PutUint16(p.b[filType:], typeIbufBitmap)
+	binary.BigEndian.PutUint16(p.b[innodb.OffType:], typeIbufBitmap)
 	clear(p.b[ibufBitmap : ibufBitmap+n])
 	p.zip.close()
 	return nil
@@ -70,33 +74,14 @@ func (p *Page) create(typ uint16, compact bool) error {
 		// The server writes such a page as a whole.
 		return malformed("page of rows made in a compressed tablespace")
 	}
-	createRows(p.b, typ, compact)
+	indexpage.Init(p.b, typ, indexpage.FormatOf(compact))
 	return nil
-}
-
-func createRows(b []byte, typ uint16, compact bool) {
-	f, count := &redundantFormat, userHeap
-	if compact {
-		f, count = &compactFormat, userHeap|compactBit
-	}
-	be := binary.BigEndian
-	be.PutUint16(b[filType:], typ)
-	clear(b[filData:pageLevel])
-	be.PutUint16(b[pageSlots:], 2)
-	be.PutUint16(b[pageHeapTop:], uint16(f.heapStart))
-	be.PutUint16(b[pageHeapCount:], uint16(count))
-	be.PutUint16(b[pageDirection:], directionNone)
-	end := len(b) - trailer
-	clear(b[pageData:end])
-	copy(b[pageData:], f.system)
-	be.PutUint16(b[end-slotSize:], uint16(f.infimum))
-	be.PutUint16(b[end-2*slotSize:], uint16(f.supremum))
 }
 
 // hasRows says whether a page is of an index.
 func hasRows(b []byte) bool {
-	switch binary.BigEndian.Uint16(b[filType:]) {
-	case typeIndex, typeRTree, typeSDI:
+	switch innodb.Type(b) {
+	case innodb.TypeIndex, innodb.TypeRTree, typeSDI:
 		return true
 	}
 	return false

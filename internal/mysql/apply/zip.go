@@ -4,13 +4,15 @@ import (
 	"encoding/binary"
 	"io"
 
+	"github.com/xbstream/xbstream/internal/innodb"
+	"github.com/xbstream/xbstream/internal/innodb/indexpage"
 	"github.com/xbstream/xbstream/internal/mysql/redo"
 )
 
 // zipPage is a page of ROW_FORMAT=COMPRESSED (InnoDB page0zip.ic, page0zip.cc).
 // In the file, an index page has
 //
-//	the page header, of pageData bytes, as it is;
+//	the page header, of indexpage.HeaderEnd bytes, as it is;
 //	a zlib stream: a description of the index, then the rows in the order of the
 //	heap, without the headers of fixed size and without what is kept apart;
 //	the log of what has changed since, ended by a zero byte;
@@ -82,12 +84,14 @@ func (z *zipPage) u16(off int) int { return int(binary.BigEndian.Uint16(z.b[off:
 
 // dense is the number of rows in the dense directory; the first live of them are
 // not deleted.
-func (z *zipPage) dense() int { return z.u16(pageHeapCount)&^compactBit - userHeap }
+func (z *zipPage) dense() int {
+	return z.u16(indexpage.HeapCount)&^indexpage.CompactBit - indexpage.UserHeapNo
+}
 
-func (z *zipPage) live() int { return z.u16(pageRows) }
+func (z *zipPage) live() int { return z.u16(indexpage.RowCount) }
 
 // entryAt returns the offset of an entry of the dense directory.
-func (z *zipPage) entryAt(i int) int { return len(z.b) - slotSize*(i+1) }
+func (z *zipPage) entryAt(i int) int { return len(z.b) - indexpage.SlotSize*(i+1) }
 
 func (z *zipPage) entry(i int) int { return z.u16(z.entryAt(i)) }
 
@@ -101,7 +105,7 @@ func (z *zipPage) find(x *rows, rec int) int {
 			return i
 		}
 	}
-	x.bad = true
+	x.Bad = true
 	return 0
 }
 
@@ -117,11 +121,11 @@ func (z *zipPage) deleted(rec int) bool {
 
 // mark sets or clears a bit of a row's entry.
 func (z *zipPage) mark(x *rows, rec, bit int, on bool) {
-	if x.bad || z.stale || !x.user(rec) {
+	if x.Bad || z.stale || !x.user(rec) {
 		return
 	}
 	i := z.find(x, rec)
-	if x.bad {
+	if x.Bad {
 		return
 	}
 	v := z.entry(i) &^ bit
@@ -144,11 +148,11 @@ func apart(leaf, clustered bool) int {
 }
 
 // storage is the end of what is kept apart: the start of the directory.
-func (z *zipPage) storage() int { return len(z.b) - slotSize*z.dense() }
+func (z *zipPage) storage() int { return len(z.b) - indexpage.SlotSize*z.dense() }
 
 // references is the end of the references to what is stored elsewhere.
 func (z *zipPage) references() int {
-	return len(z.b) - (slotSize+trxIDSize+rollPtrSize)*z.dense()
+	return len(z.b) - (indexpage.SlotSize+trxIDSize+rollPtrSize)*z.dense()
 }
 
 // span is a part of a row's data.
@@ -185,24 +189,24 @@ func sound(r *row, kept []span) bool {
 }
 
 // writeZip applies the records that are only for such pages.
-func (p *Page) writeZip(t redo.Type, d *decoder) error {
+func (p *Page) writeZip(t redo.Type, d *redo.Cursor) error {
 	if !p.target.Zip {
 		return malformed("page is not of ROW_FORMAT=COMPRESSED")
 	}
 	var ok bool
 	switch z := &p.zip; t {
 	case redo.ZipWriteHeader:
-		off := d.u8()
-		data := d.take(d.u8())
-		ok = len(data) > 0 && off+len(data) < pageData && z.writeBoth(off, off, data)
+		off := d.U8()
+		data := d.Take(d.U8())
+		ok = len(data) > 0 && off+len(data) < indexpage.HeaderEnd && z.writeBoth(off, off, data)
 	case redo.ZipWriteNodePtr:
-		ok = z.writeBoth(d.u16(), d.u16(), d.take(nodePtrSize))
+		ok = z.writeBoth(d.U16(), d.U16(), d.Take(nodePtrSize))
 	case redo.ZipWriteBlobPtr:
-		ok = z.writeBoth(d.u16(), d.u16(), d.take(externSize))
+		ok = z.writeBoth(d.U16(), d.U16(), d.Take(externSize))
 	case redo.ZipPageCompress:
 		ok = z.replace(d)
 	}
-	if !ok || d.failed || len(d.b) != 0 {
+	if !ok || !d.Done() {
 		return malformed("page of %d bytes", len(p.b))
 	}
 	return nil
@@ -220,15 +224,15 @@ func (z *zipPage) writeBoth(off, zipOff int, data []byte) bool {
 
 // replace takes a page as the server has compressed it: all but its number and
 // LSN (InnoDB page0zip.cc, page_zip_parse_compress).
-func (z *zipPage) replace(d *decoder) bool {
-	size, tail := d.u16(), d.u16()
-	neighbours, start, end := d.take(8), d.take(size), d.take(tail)
+func (z *zipPage) replace(d *redo.Cursor) bool {
+	size, tail := d.U16(), d.U16()
+	neighbours, start, end := d.Take(8), d.Take(size), d.Take(tail)
 	z.close()
-	if d.failed || size < pageData-filType || filType+size+tail > len(z.b) {
+	if d.Err() != nil || size < indexpage.HeaderEnd-innodb.OffType || innodb.OffType+size+tail > len(z.b) {
 		return false
 	}
-	copy(z.b[filPrev:], neighbours)
-	clear(z.b[filType+copy(z.b[filType:], start):])
+	copy(z.b[innodb.OffPrev:], neighbours)
+	clear(z.b[innodb.OffType+copy(z.b[innodb.OffType:], start):])
 	copy(z.b[len(z.b)-tail:], end)
 	return true
 }

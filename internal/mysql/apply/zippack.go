@@ -8,6 +8,9 @@ import (
 	"io"
 	"math/bits"
 	"slices"
+
+	"github.com/xbstream/xbstream/internal/innodb"
+	"github.com/xbstream/xbstream/internal/innodb/indexpage"
 )
 
 // recompress is what the server does where its redo holds no compressed page
@@ -31,26 +34,26 @@ func (p *Page) recompress(reorganize bool) error {
 
 // pack makes the page in the file from the expanded one.
 func (z *zipPage) pack(x *rows) error {
-	x.bad = false
+	x.Bad = false
 	leaf := x.leaf()
 	list := z.list(x)
-	if x.bad {
+	if x.Bad {
 		return malformed("rows of a compressed page")
 	}
 	stream := z.deflate(x, leaf)
-	room := len(list) * (slotSize + apart(leaf, z.trx != 0))
-	refs := z.countReferences(x, list[:x.u16(pageRows)])
-	if x.bad {
+	room := len(list) * (indexpage.SlotSize + apart(leaf, z.trx != 0))
+	refs := z.countReferences(x, list[:x.U16(indexpage.RowCount)])
+	if x.Bad {
 		return malformed("rows of a compressed page")
 	}
-	if pageData+len(stream)+1+room+externSize*refs > len(z.b) {
+	if indexpage.HeaderEnd+len(stream)+1+room+externSize*refs > len(z.b) {
 		return ErrRecompress
 	}
-	copy(z.b[filPrev:filPrev+8], z.frame[filPrev:])
-	copy(z.b[filType:filType+2], z.frame[filType:])
-	copy(z.b[filData:pageData], z.frame[filData:])
-	clear(z.b[pageData+copy(z.b[pageData:], stream):])
-	z.logEnd, z.nonempty, z.blobs, z.stale = pageData+len(stream), false, refs, false
+	copy(z.b[innodb.OffPrev:innodb.OffPrev+8], z.frame[innodb.OffPrev:])
+	copy(z.b[innodb.OffType:innodb.OffType+2], z.frame[innodb.OffType:])
+	copy(z.b[innodb.OffData:indexpage.HeaderEnd], z.frame[innodb.OffData:])
+	clear(z.b[indexpage.HeaderEnd+copy(z.b[indexpage.HeaderEnd:], stream):])
+	z.logEnd, z.nonempty, z.blobs, z.stale = indexpage.HeaderEnd+len(stream), false, refs, false
 	for i, v := range list {
 		z.putEntry(i, v)
 	}
@@ -61,40 +64,40 @@ func (z *zipPage) pack(x *rows) error {
 // list returns the entries of the dense directory, and puts all rows into heap in
 // their order.
 func (z *zipPage) list(x *rows) (entries []int) {
-	live, all := x.u16(pageRows), x.heapCount()-userHeap
+	live, all := x.U16(indexpage.RowCount), x.heapCount()-indexpage.UserHeapNo
 	z.heap = z.heap[:0]
 	add := func(rec, flags int) {
-		if rec < compactFormat.heapStart+compactFormat.extra || rec > min(zipOffset, len(x.b)) || len(entries) > all {
-			x.bad = true
+		if rec < indexpage.Compact.HeapStart+indexpage.Compact.Extra || rec > min(zipOffset, len(x.B)) || len(entries) > all {
+			x.Bad = true
 			return
 		}
 		entries = append(entries, rec|flags)
 		z.heap = append(z.heap, rec)
 	}
-	for rec := x.next(compactFormat.infimum); rec != compactFormat.supremum && !x.bad; rec = x.next(rec) {
+	for rec := x.Next(indexpage.Compact.Infimum); rec != indexpage.Compact.Supremum && !x.Bad; rec = x.Next(rec) {
 		flags := 0
-		if x.owned(rec) != 0 {
+		if x.Owned(rec) != 0 {
 			flags |= zipOwned
 		}
-		if x.u8(rec-5)&infoDeleted != 0 {
+		if x.U8(rec-5)&infoDeleted != 0 {
 			flags |= zipDeleted
 		}
 		add(rec, flags)
 	}
 	if len(entries) != live {
-		x.bad = true
+		x.Bad = true
 	}
-	for rec := x.u16(pageFree); rec != 0 && !x.bad; rec = x.next(rec) {
+	for rec := x.U16(indexpage.Free); rec != 0 && !x.Bad; rec = x.Next(rec) {
 		add(rec, 0)
 	}
 	slices.Sort(z.heap)
 	for i, rec := range z.heap {
-		if x.heapNo(rec) != i+userHeap {
-			x.bad = true
+		if x.HeapNo(rec) != i+indexpage.UserHeapNo {
+			x.Bad = true
 		}
 	}
 	if len(entries) != all {
-		x.bad = true
+		x.Bad = true
 	}
 	return entries
 }
@@ -109,25 +112,25 @@ func (z *zipPage) deflate(x *rows, leaf bool) []byte {
 	out := binary.BigEndian.AppendUint16(nil, head)
 	plain := z.plain[:0]
 	write := func(b []byte) { plain = append(plain, b...) }
-	from := compactFormat.heapStart
+	from := indexpage.Compact.HeapStart
 	until := func(to int) {
-		if to < from || !x.in(from, to-from) {
-			x.bad = true
+		if to < from || !x.In(from, to-from) {
+			x.Bad = true
 			return
 		}
-		write(x.b[from:to])
+		write(x.B[from:to])
 		from = to
 	}
 	for _, rec := range z.heap {
-		until(rec - compactFormat.extra)
+		until(rec - indexpage.Compact.Extra)
 		from = rec
 		if leaf && z.trx == 0 {
 			continue
 		}
 		r := x.look(rec)
 		kept := z.kept(r, leaf, z.trx0())
-		if x.bad || !sound(r, kept) {
-			x.bad = true
+		if x.Bad || !sound(r, kept) {
+			x.Bad = true
 			return nil
 		}
 		for _, k := range kept {
@@ -136,7 +139,7 @@ func (z *zipPage) deflate(x *rows, leaf bool) []byte {
 		}
 		until(rec + r.data)
 	}
-	until(x.u16(pageHeapTop))
+	until(x.U16(indexpage.HeapTop))
 	z.plain = plain
 	sum := adler32.Checksum(append(slices.Clone(z.description), plain...))
 	return binary.BigEndian.AppendUint32(append(out, blocks(z.description, plain)...), sum)
@@ -198,7 +201,7 @@ func (z *zipPage) keepApart(x *rows, leaf bool) {
 		at -= size
 		deleted := r.externs > 0 && z.deleted(rec)
 		for _, k := range z.kept(r, leaf, z.trx0()) {
-			part := x.b[rec+k.from : rec+k.to]
+			part := x.B[rec+k.from : rec+k.to]
 			switch {
 			case len(part) != externSize:
 				copy(z.b[at:], part)

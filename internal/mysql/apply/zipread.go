@@ -7,6 +7,8 @@ import (
 	"io"
 	"slices"
 
+	"github.com/xbstream/xbstream/internal/innodb"
+	"github.com/xbstream/xbstream/internal/innodb/indexpage"
 	"github.com/xbstream/xbstream/internal/mysql/redo"
 )
 
@@ -18,16 +20,16 @@ func (z *zipPage) open() error {
 	if z.opened {
 		return z.check()
 	}
-	if len(z.b) > z.size || len(z.b) < pageData+slotSize || !hasRows(z.b) {
+	if len(z.b) > z.size || len(z.b) < indexpage.HeaderEnd+indexpage.SlotSize || !hasRows(z.b) {
 		return malformed("page of %d bytes has no rows", len(z.b))
 	}
 	z.frame = slices.Grow(z.frame[:0], z.size)[:z.size]
 	clear(z.frame)
-	copy(z.frame, z.b[:pageData])
+	copy(z.frame, z.b[:indexpage.HeaderEnd])
 	x := &z.rows
 	x.open(z.frame, &z.index)
 	dense := z.dense()
-	if !x.compact || dense < 0 || z.live() > dense || dense*slotSize > len(z.b)-pageData {
+	if !x.F.Compact || dense < 0 || z.live() > dense || dense*indexpage.SlotSize > len(z.b)-indexpage.HeaderEnd {
 		return malformed("compressed page with %d rows", dense)
 	}
 	if err := z.expand(x, dense); err != nil {
@@ -54,16 +56,16 @@ func (z *zipPage) expand(x *rows, dense int) error {
 		return err
 	}
 	leaf := x.leaf()
-	room := dense * (slotSize + apart(leaf, z.trx != 0))
-	if x.bad || pageData+used+room >= len(z.b) {
+	room := dense * (indexpage.SlotSize + apart(leaf, z.trx != 0))
+	if x.Bad || indexpage.HeaderEnd+used+room >= len(z.b) {
 		return malformed("compressed rows of %d bytes", used)
 	}
 	count := z.fill(x, leaf)
-	z.replay(x, z.b[pageData+used:len(z.b)-room], leaf, count)
-	z.logEnd += pageData + used
+	z.replay(x, z.b[indexpage.HeaderEnd+used:len(z.b)-room], leaf, count)
+	z.logEnd += indexpage.HeaderEnd + used
 	z.restore(x, leaf)
 	z.link(x, leaf)
-	if x.bad {
+	if x.Bad {
 		return malformed("compressed rows lead outside the page")
 	}
 	return nil
@@ -72,19 +74,19 @@ func (z *zipPage) expand(x *rows, dense int) error {
 // openDirectory makes the directory, infimum and supremum, and lists the rows by
 // their place.
 func (z *zipPage) openDirectory(x *rows, dense int) {
-	copy(z.frame[pageData:], compactFormat.system)
+	copy(z.frame[indexpage.HeaderEnd:], indexpage.Compact.System)
 	z.heap = z.heap[:0]
 	slot := 0
 	put := func(rec int) {
-		x.put16(x.slotAt(slot), rec)
+		x.Put16(x.SlotAt(slot), rec)
 		slot++
 	}
-	put(compactFormat.infimum)
+	put(indexpage.Compact.Infimum)
 	for i := range dense {
 		v := z.entry(i)
 		rec := v & zipOffset
-		if rec < compactFormat.heapStart+compactFormat.extra || rec > len(z.frame)-trailer || i >= z.live() && v != rec {
-			x.bad = true
+		if rec < indexpage.Compact.HeapStart+indexpage.Compact.Extra || rec > len(z.frame)-innodb.Trailer || i >= z.live() && v != rec {
+			x.Bad = true
 			return
 		}
 		z.heap = append(z.heap, rec)
@@ -92,17 +94,17 @@ func (z *zipPage) openDirectory(x *rows, dense int) {
 			put(rec)
 		}
 	}
-	put(compactFormat.supremum)
+	put(indexpage.Compact.Supremum)
 	slices.Sort(z.heap)
-	if slot != x.u16(pageSlots) {
-		x.bad = true
+	if slot != x.U16(indexpage.Slots) {
+		x.Bad = true
 	}
 }
 
 // inflate reads the stream: the description of the index, which ends at a flush,
 // and all that follows. It returns how long the stream is.
 func (z *zipPage) inflate() (used int, err error) {
-	src := bytes.NewReader(z.b[pageData:])
+	src := bytes.NewReader(z.b[indexpage.HeaderEnd:])
 	if z.zlib == nil {
 		z.zlib, err = zlib.NewReader(src)
 	} else {
@@ -158,7 +160,7 @@ func (z *zipPage) describe(b []byte) bool {
 	n := len(z.index.Fields)
 	last &= 0xFFFF
 	z.index.Unique, z.rows.nullables, z.trx = n, -1, 0
-	if binary.BigEndian.Uint16(z.b[pageLevel:]) != 0 {
+	if binary.BigEndian.Uint16(z.b[indexpage.Level:]) != 0 {
 		z.rows.nullables = last
 	} else {
 		z.trx = last
@@ -186,21 +188,21 @@ type spread struct {
 
 // until copies up to an offset, or as much as there is.
 func (s *spread) until(to int) {
-	if to < s.out || !s.x.in(s.out, to-s.out) {
-		s.x.bad = true
+	if to < s.out || !s.x.In(s.out, to-s.out) {
+		s.x.Bad = true
 		return
 	}
-	n := copy(s.x.b[s.out:to], s.rest)
+	n := copy(s.x.B[s.out:to], s.rest)
 	s.out, s.rest = s.out+n, s.rest[n:]
 }
 
 // fill spreads the rows of the stream over the heap, and returns how many rows
 // the page had when it was compressed.
 func (z *zipPage) fill(x *rows, leaf bool) (count int) {
-	s := &spread{x, z.plain, compactFormat.heapStart}
+	s := &spread{x, z.plain, indexpage.Compact.HeapStart}
 	for _, rec := range z.heap {
-		s.until(rec - compactFormat.extra)
-		if s.out != rec-compactFormat.extra || x.bad {
+		s.until(rec - indexpage.Compact.Extra)
+		if s.out != rec-indexpage.Compact.Extra || x.Bad {
 			break // the page has got more rows since
 		}
 		z.setHeapNo(x, rec, count, leaf)
@@ -212,13 +214,13 @@ func (z *zipPage) fill(x *rows, leaf bool) (count int) {
 		z.fillRow(s, rec, leaf)
 	}
 	// The last row may lie in the room of a longer one.
-	s.until(min(s.out+len(s.rest), max(s.out, x.u16(pageHeapTop))))
-	end := x.dirEnd()
-	if len(s.rest) > 0 || s.out > end || !x.in(s.out, end-s.out) {
-		x.bad = true
+	s.until(min(s.out+len(s.rest), max(s.out, x.U16(indexpage.HeapTop))))
+	end := x.DirEnd()
+	if len(s.rest) > 0 || s.out > end || !x.In(s.out, end-s.out) {
+		x.Bad = true
 		return 0
 	}
-	clear(x.b[s.out:end])
+	clear(x.B[s.out:end])
 	return count
 }
 
@@ -231,12 +233,12 @@ func (z *zipPage) fillRow(s *spread, rec int, leaf bool) {
 	r := s.x.look(rec)
 	kept := z.kept(r, leaf, z.trx0())
 	if !sound(r, kept) {
-		s.x.bad = true
+		s.x.Bad = true
 		return
 	}
 	for _, k := range kept {
 		if s.until(rec + k.from); s.out != rec+k.from {
-			s.x.bad = true
+			s.x.Bad = true
 			return
 		}
 		s.out = rec + k.to
@@ -250,26 +252,26 @@ func (z *zipPage) setHeapNo(x *rows, rec, i int, leaf bool) {
 	if !leaf {
 		status = statusNodePtr
 	}
-	x.put16(rec-compactFormat.heapNo, (i+userHeap)<<3|status)
+	x.Put16(rec-indexpage.Compact.HeapNo, (i+indexpage.UserHeapNo)<<3|status)
 }
 
 // replay applies the log of changes (InnoDB zipdecompress.cc,
 // page_zip_apply_log).
 func (z *zipPage) replay(x *rows, log []byte, leaf bool, count int) {
-	d := &decoder{b: log}
-	for !x.bad {
-		at := len(log) - len(d.b)
-		v := d.u8()
+	d := redo.NewCursor(log)
+	for !x.Bad {
+		at := len(log) - len(d.Rest())
+		v := d.U8()
 		if v == 0 {
 			z.logEnd, z.nonempty = at, at > 0
 			break
 		}
 		if v&0x80 != 0 {
-			v = v&0x7F<<8 | d.u8()
+			v = v&0x7F<<8 | d.U8()
 		}
 		i := v>>1 - 1
-		if d.failed || i < 0 || i >= len(z.heap) || i > count {
-			x.bad = true
+		if d.Err() != nil || i < 0 || i >= len(z.heap) || i > count {
+			x.Bad = true
 			return
 		}
 		if i == count {
@@ -279,48 +281,48 @@ func (z *zipPage) replay(x *rows, log []byte, leaf bool, count int) {
 		z.setHeapNo(x, rec, i, leaf)
 		if v&1 != 0 {
 			r := x.look(rec)
-			if x.in(rec, r.data) {
-				clear(x.b[rec : rec+r.data])
+			if x.In(rec, r.data) {
+				clear(x.B[rec : rec+r.data])
 			}
 			continue
 		}
 		z.replayRow(x, rec, d, leaf)
 	}
-	if d.failed {
-		x.bad = true
+	if d.Err() != nil {
+		x.Bad = true
 	}
 }
 
 // replayRow copies a row from the log. Its header is there in reverse.
-func (z *zipPage) replayRow(x *rows, rec int, d *decoder, leaf bool) {
+func (z *zipPage) replayRow(x *rows, rec int, d *redo.Cursor, leaf bool) {
 	const longest = 1<<12 - 64
-	head := d.b[:min(len(d.b), longest)]
+	head := d.Rest()[:min(len(d.Rest()), longest)]
 	z.temp = slices.Grow(z.temp[:0], 2*longest)[:2*longest]
-	origin := len(z.temp) - trailer
-	copy(z.temp[origin-5:], x.b[rec-5:rec])
+	origin := len(z.temp) - innodb.Trailer
+	copy(z.temp[origin-5:], x.B[rec-5:rec])
 	z.temp[origin-5] = 0
 	at := origin - 5
 	for i, c := range head {
 		z.temp[at-1-i] = c
 	}
 	y := *x
-	y.b = z.temp
+	y.B = z.temp
 	r := y.measure(origin)
 	x.row.fields = r.fields
 	start := rec - r.extra
 	kept := z.kept(r, leaf, z.trx0())
-	if y.bad || x.bad || !sound(r, kept) || !x.in(start, r.size()) || r.extra-5 > len(head) {
-		x.bad = true
+	if y.Bad || x.Bad || !sound(r, kept) || !x.In(start, r.size()) || r.extra-5 > len(head) {
+		x.Bad = true
 		return
 	}
-	copy(x.b[start:], z.temp[origin-r.extra:at])
-	d.take(r.extra - 5)
+	copy(x.B[start:], z.temp[origin-r.extra:at])
+	d.Take(r.extra - 5)
 	from := 0
 	for _, k := range kept {
-		copy(x.b[rec+from:], d.take(k.from-from))
+		copy(x.B[rec+from:], d.Take(k.from-from))
 		from = k.to
 	}
-	copy(x.b[rec+from:], d.take(r.data-from))
+	copy(x.B[rec+from:], d.Take(r.data-from))
 }
 
 // trx0 is the number of DB_TRX_ID as kept wants it.
@@ -343,13 +345,13 @@ func (z *zipPage) restore(x *rows, leaf bool) {
 		r := x.look(rec)
 		kept := z.kept(r, leaf, z.trx0())
 		at -= size
-		if x.bad || !sound(r, kept) {
-			x.bad = true
+		if x.Bad || !sound(r, kept) {
+			x.Bad = true
 			return
 		}
 		live := r.externs == 0 || !z.deleted(rec)
 		for _, k := range kept {
-			part := x.b[rec+k.from : rec+k.to]
+			part := x.B[rec+k.from : rec+k.to]
 			switch {
 			case k.to-k.from != externSize:
 				copy(part, z.b[at:])
@@ -357,7 +359,7 @@ func (z *zipPage) restore(x *rows, leaf bool) {
 				clear(part)
 			default:
 				if refs -= externSize; refs < z.logEnd {
-					x.bad = true
+					x.Bad = true
 					return
 				}
 				copy(part, z.b[refs:])
@@ -371,10 +373,10 @@ func (z *zipPage) restore(x *rows, leaf bool) {
 // page_zip_set_extra_bytes).
 func (z *zipPage) link(x *rows, leaf bool) {
 	info := 0
-	if !leaf && binary.BigEndian.Uint32(z.b[filPrev:]) == 0xFFFFFFFF {
+	if !leaf && binary.BigEndian.Uint32(z.b[innodb.OffPrev:]) == 0xFFFFFFFF {
 		info = infoMinRec
 	}
-	rec, owned := compactFormat.infimum, 1
+	rec, owned := indexpage.Compact.Infimum, 1
 	for i := range z.live() {
 		v := z.entry(i)
 		if v&zipDeleted != 0 {
@@ -385,23 +387,23 @@ func (z *zipPage) link(x *rows, leaf bool) {
 			owned = 0
 		}
 		owned++
-		x.setNext(rec, v&zipOffset)
-		if rec = v & zipOffset; !x.in(rec-5, 5) {
+		x.SetNext(rec, v&zipOffset)
+		if rec = v & zipOffset; !x.In(rec-5, 5) {
 			return
 		}
-		x.b[rec-5], info = byte(info), 0
+		x.B[rec-5], info = byte(info), 0
 	}
-	x.setNext(rec, compactFormat.supremum)
-	x.b[compactFormat.supremum-5] = byte(owned)
+	x.SetNext(rec, indexpage.Compact.Supremum)
+	x.B[indexpage.Compact.Supremum-5] = byte(owned)
 	for i := z.live(); i < z.dense(); i++ {
 		rec, next := z.entry(i), 0
 		if i+1 < z.dense() {
 			next = z.entry(i + 1)
 		}
-		if !x.in(rec-5, 5) {
+		if !x.In(rec-5, 5) {
 			return
 		}
-		x.b[rec-5] = 0
-		x.setNext(rec, next)
+		x.B[rec-5] = 0
+		x.SetNext(rec, next)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -179,4 +180,14 @@ func Facts(t testing.TB, name string) map[string]string {
 		facts[k] = v
 	}
 	return facts
+}
+
+// Number reads a decimal number out of a table or of facts.
+func Number(t testing.TB, s string) uint64 {
+	t.Helper()
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }

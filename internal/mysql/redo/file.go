@@ -28,19 +28,19 @@ func (r *Record) ParseFile() (FileRecord, error) {
 	if !r.Type.File() {
 		return f, ErrMalformed
 	}
-	c := cursor{b: r.Body}
+	c := Cursor{b: r.Body}
 	switch r.Type {
 	case FileCreate:
-		f.Flags = c.u32()
+		f.Flags = c.U32()
 		f.Name = c.name()
 	case FileDelete:
 		f.Name = c.name()
 	case FileRename:
 		f.Name, f.NewName = c.name(), c.name()
 	case FileExtend:
-		offset, size := c.u64(), c.u64()
+		offset, size := c.U64(), c.U64()
 		if offset > 1<<60 || size > 1<<60 {
-			c.fail(ErrMalformed)
+			c.Fail(ErrMalformed)
 		}
 		f.Offset, f.Size = int64(offset), int64(size)
 	}
@@ -51,10 +51,10 @@ func (r *Record) ParseFile() (FileRecord, error) {
 }
 
 // name reads a name that ends in a zero byte, which its length counts.
-func (c *cursor) name() string {
-	s, ended := strings.CutSuffix(string(c.take(c.u16())), "\x00")
+func (c *Cursor) name() string {
+	s, ended := strings.CutSuffix(string(c.Take(c.U16())), "\x00")
 	if c.err == nil && (!ended || s == "" || strings.Contains(s, "\x00")) {
-		c.fail(ErrMalformed)
+		c.Fail(ErrMalformed)
 	}
 	return s
 }

@@ -45,15 +45,6 @@ func directory(t testing.TB, dir string) (all []File, spare int) {
 	return all, spare
 }
 
-func number10(t *testing.T, s string) format.LSN {
-	t.Helper()
-	n, err := strconv.ParseUint(s, 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return format.LSN(n)
-}
-
 // TestLogsOfServers: copies of the log of a server under load, around resizes and
 // crashes, are read as another program read them (index.tsv).
 func TestLogsOfServers(t *testing.T) {
@@ -82,7 +73,7 @@ func TestLogsOfServers(t *testing.T) {
 				t.Errorf("%d files are full", full)
 			}
 			checkpoint, err := log.Checkpoint()
-			if err != nil || checkpoint != number10(t, row["checkpoint_in_files"]) {
+			if err != nil || checkpoint != format.LSN(mysqltest.Number(t, row["checkpoint_in_files"])) {
 				t.Fatalf("checkpoint %v, %v", checkpoint, err)
 			}
 			r := NewReader(log, checkpoint)
@@ -92,10 +83,10 @@ func TestLogsOfServers(t *testing.T) {
 				t.Fatal(r.Err())
 			}
 			end, why := r.End()
-			if end != number10(t, row["end_of_valid_blocks"]) || why.String() != row["why_end"] {
+			if end != format.LSN(mysqltest.Number(t, row["end_of_valid_blocks"])) || why.String() != row["why_end"] {
 				t.Errorf("ends at %v: %v", end, why)
 			}
-			if before := row["lsn_before"]; before != "-" && end < number10(t, before) {
+			if before := row["lsn_before"]; before != "-" && end < format.LSN(mysqltest.Number(t, before)) {
 				t.Errorf("ends at %v, before the LSN %s that the server had", end, before)
 			}
 		})
@@ -111,7 +102,7 @@ func TestRecordTypes(t *testing.T) {
 			dir := mysqltest.Unpack(t, filepath.Join(root, "recovery", "inputs-"+set+".tar.zst"))
 			facts := mysqltest.Facts(t, filepath.Join(dir, "facts.txt"))
 			files, _ := directory(t, filepath.Join(dir, "redo", Directory))
-			checkpoint := number10(t, facts["checkpoint_lsn"])
+			checkpoint := format.LSN(mysqltest.Number(t, facts["checkpoint_lsn"]))
 			type tally struct{ records, body int }
 			got := map[Type]tally{}
 			r := NewReader(NewLog(files), checkpoint)
@@ -137,7 +128,7 @@ func TestRecordTypes(t *testing.T) {
 			if r.Err() != nil {
 				t.Fatal(r.Err())
 			}
-			if end, _ := r.End(); end != number10(t, facts["redo_copied_to_lsn"]) {
+			if end, _ := r.End(); end != format.LSN(mysqltest.Number(t, facts["redo_copied_to_lsn"])) {
 				t.Errorf("ends at %v", end)
 			}
 			for _, row := range mysqltest.Table(t, filepath.Join(root, "recovery", "record-types-"+set+".tsv")) {

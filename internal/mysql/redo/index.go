@@ -69,18 +69,18 @@ type Field struct {
 func (x *Index) Clustered() bool { return len(x.Fields) != 0 && x.Unique != len(x.Fields) }
 
 // description reads over a description.
-func (c *cursor) description(d description) {
+func (c *Cursor) description(d description) {
 	switch d {
 	case current:
 		h := c.indexHead()
-		c.skip(2 * h.fields)
+		c.Skip(2 * h.fields)
 		if h.versioned {
-			for n := c.u16(); n > 0 && c.err == nil; n-- {
+			for n := c.U16(); n > 0 && c.err == nil; n-- {
 				c.versioned(h.version)
 			}
 		}
 	case compact:
-		c.skip(2 * c.indexHead8027().fields)
+		c.Skip(2 * c.indexHead8027().fields)
 	}
 }
 
@@ -91,64 +91,64 @@ type indexHead struct {
 	total, fields, uniq, before int // fields is how many are described
 }
 
-func (c *cursor) indexHead() (h indexHead) {
-	h.version = c.u8()
-	flags := c.u8()
+func (c *Cursor) indexHead() (h indexHead) {
+	h.version = c.U8()
+	flags := c.U8()
 	if h.version > index8030 || flags&^(flagCompact|flagVersioned|flagInstant) != 0 {
-		c.fail(ErrMalformed)
+		c.Fail(ErrMalformed)
 	}
 	h.compact, h.versioned = flags&flagCompact != 0, flags&flagVersioned != 0
 	if !h.compact && !h.versioned {
 		h.total, h.uniq = 1, 1
 		return h
 	}
-	h.total = c.u16()
+	h.total = c.U16()
 	if h.total > MaxFields {
-		c.fail(ErrMalformed)
+		c.Fail(ErrMalformed)
 	}
 	if !h.compact {
 		h.uniq = h.total
 		return h
 	}
 	if flags&flagInstant != 0 {
-		h.before = c.u16()
+		h.before = c.U16()
 	}
-	h.uniq, h.fields = c.u16(), h.total
+	h.uniq, h.fields = c.U16(), h.total
 	c.checkIndex(h)
 	return h
 }
 
 // indexHead8027 is the form before 8.0.28 (InnoDB mtr0log.cc,
 // mlog_parse_index_8027).
-func (c *cursor) indexHead8027() (h indexHead) {
+func (c *Cursor) indexHead8027() (h indexHead) {
 	h.compact = true
-	if h.total = c.u16(); h.total&fieldNotNull != 0 {
-		h.before, h.total = h.total&fieldLength, c.u16()
+	if h.total = c.U16(); h.total&fieldNotNull != 0 {
+		h.before, h.total = h.total&fieldLength, c.U16()
 	}
-	h.uniq, h.fields = c.u16(), h.total
+	h.uniq, h.fields = c.U16(), h.total
 	c.checkIndex(h)
 	return h
 }
 
-func (c *cursor) checkIndex(h indexHead) {
+func (c *Cursor) checkIndex(h indexHead) {
 	if h.total == 0 || h.total > MaxFields || h.before > h.total || h.uniq > h.total || h.uniq != h.total && h.uniq+2 > h.total {
-		c.fail(ErrMalformed)
+		c.Fail(ErrMalformed)
 	}
 }
 
 // versioned reads what is said of a field that was added or dropped, or whose
 // physical position is not that in the index. Of 8.0.29 field is the physical
 // position.
-func (c *cursor) versioned(version int) (field int, physical uint16, added, dropped uint8) {
+func (c *Cursor) versioned(version int) (field int, physical uint16, added, dropped uint8) {
 	if version != index8029 {
-		field = c.u16()
+		field = c.U16()
 	}
-	bits := c.u16()
+	bits := c.U16()
 	if bits&fieldAdded != 0 {
-		added = uint8(c.u8())
+		added = uint8(c.U8())
 	}
 	if bits&fieldDropped != 0 {
-		dropped = uint8(c.u8())
+		dropped = uint8(c.U8())
 	}
 	if version == index8029 {
 		field = bits & fieldAt
@@ -160,7 +160,7 @@ func (c *cursor) versioned(version int) (field int, physical uint16, added, drop
 // whose slices it uses again, and returns what follows. A record of a type that
 // has none gives an Index without fields.
 func (r *Record) ParseIndex(x *Index) (rest []byte, err error) {
-	c := cursor{b: r.Body}
+	c := Cursor{b: r.Body}
 	*x = Index{Fields: x.Fields[:0], Physical: x.Physical[:0]}
 	switch kinds[r.Type].desc {
 	case current:
@@ -171,7 +171,7 @@ func (r *Record) ParseIndex(x *Index) (rest []byte, err error) {
 	return r.Body[c.at:], c.err
 }
 
-func (c *cursor) parseIndex(x *Index, h indexHead) {
+func (c *Cursor) parseIndex(x *Index, h indexHead) {
 	x.Compact, x.Versioned, x.Instant, x.Unique = h.compact, h.versioned, h.before, h.uniq
 	if c.err != nil || !h.compact && !h.versioned {
 		return
@@ -179,7 +179,7 @@ func (c *cursor) parseIndex(x *Index, h indexHead) {
 	for i := range h.total {
 		f := Field{Physical: uint16(i)}
 		if h.compact {
-			f.parse(c.u16())
+			f.parse(c.U16())
 		}
 		x.Fields = append(x.Fields, f)
 	}
@@ -202,17 +202,17 @@ func (f *Field) parse(v int) {
 // positions: a field that is not listed comes next among those that are free,
 // one earlier for each column that was added before it (InnoDB mtr0log.cc,
 // mlog_parse_index).
-func (c *cursor) parseVersions(x *Index, version int) {
+func (c *Cursor) parseVersions(x *Index, version int) {
 	n := len(x.Fields)
 	const free = 0xFFFF
 	for range n {
 		x.Physical = append(x.Physical, free)
 	}
 	var listed [MaxFields]bool
-	for k := c.u16(); k > 0 && c.err == nil; k-- {
+	for k := c.U16(); k > 0 && c.err == nil; k-- {
 		i, at, added, dropped := c.versioned(version)
 		if i >= n || int(at) >= n || listed[i] || x.Physical[at] != free {
-			c.fail(ErrMalformed)
+			c.Fail(ErrMalformed)
 			return
 		}
 		f := &x.Fields[i]
@@ -233,7 +233,7 @@ func (c *cursor) parseVersions(x *Index, version int) {
 			at++
 		}
 		if at >= n {
-			c.fail(ErrMalformed)
+			c.Fail(ErrMalformed)
 			return
 		}
 		f.Physical, x.Physical[at] = uint16(at), uint16(i)

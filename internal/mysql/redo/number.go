@@ -2,22 +2,35 @@ package redo
 
 import "encoding/binary"
 
-// cursor reads the fields of a record one after the other. The first failure
-// stays; what is read after it is 0.
-type cursor struct {
+// Cursor reads the fields of a record, or of its body, one after the other. The
+// first failure stays; what is read after it is 0.
+type Cursor struct {
 	b   []byte
 	at  int
 	err error
 }
 
-func (c *cursor) fail(err error) {
+// NewCursor starts at the first byte of b.
+func NewCursor(b []byte) *Cursor { return &Cursor{b: b} }
+
+// Err returns the first failure: ErrShort, ErrMalformed, or that of Fail.
+func (c *Cursor) Err() error { return c.err }
+
+// Fail makes err the failure, unless there is one.
+func (c *Cursor) Fail(err error) {
 	if c.err == nil {
 		c.err = err
 	}
 }
 
-// take returns the next n bytes, nil if they are not there.
-func (c *cursor) take(n int) []byte {
+// Rest returns what has not been read.
+func (c *Cursor) Rest() []byte { return c.b[c.at:] }
+
+// Done says that all has been read, without a failure.
+func (c *Cursor) Done() bool { return c.err == nil && c.at == len(c.b) }
+
+// Take returns the next n bytes, nil if they are not there.
+func (c *Cursor) Take(n int) []byte {
 	switch {
 	case c.err != nil:
 		return nil
@@ -32,38 +45,43 @@ func (c *cursor) take(n int) []byte {
 	return c.b[c.at-n : c.at : c.at]
 }
 
-func (c *cursor) skip(n int) { c.take(n) }
+// Skip passes over n bytes.
+func (c *Cursor) Skip(n int) { c.Take(n) }
 
-func (c *cursor) u8() int {
-	if p := c.take(1); p != nil {
+// U8 reads one byte.
+func (c *Cursor) U8() int {
+	if p := c.Take(1); p != nil {
 		return int(p[0])
 	}
 	return 0
 }
 
-func (c *cursor) u16() int {
-	if p := c.take(2); p != nil {
+// U16 reads two bytes.
+func (c *Cursor) U16() int {
+	if p := c.Take(2); p != nil {
 		return int(binary.BigEndian.Uint16(p))
 	}
 	return 0
 }
 
-func (c *cursor) u32() uint32 {
-	if p := c.take(4); p != nil {
+// U32 reads four bytes.
+func (c *Cursor) U32() uint32 {
+	if p := c.Take(4); p != nil {
 		return binary.BigEndian.Uint32(p)
 	}
 	return 0
 }
 
-func (c *cursor) u64() uint64 {
-	if p := c.take(8); p != nil {
+// U64 reads eight bytes.
+func (c *Cursor) U64() uint64 {
+	if p := c.Take(8); p != nil {
 		return binary.BigEndian.Uint64(p)
 	}
 	return 0
 }
 
-// number reads a compressed number.
-func (c *cursor) number() uint32 {
+// Number reads a compressed number.
+func (c *Cursor) Number() uint32 {
 	if c.err != nil {
 		return 0
 	}
@@ -79,30 +97,31 @@ func (c *cursor) number() uint32 {
 	return v
 }
 
-// length reads a number that counts bytes or the like.
-func (c *cursor) length() int {
-	v := c.number()
-	if v > MaxMTR {
-		c.fail(ErrMalformed)
+// Length reads a compressed number that counts bytes or the like. More than limit
+// is a failure.
+func (c *Cursor) Length(limit uint32) int {
+	v := c.Number()
+	if v > limit {
+		c.Fail(ErrMalformed)
 		return 0
 	}
 	return int(v)
 }
 
-// number64 reads a compressed upper and a plain lower half.
-func (c *cursor) number64() uint64 {
-	high := c.number()
-	return uint64(high)<<32 | uint64(c.u32())
+// Number64 reads a compressed upper and a plain lower half.
+func (c *Cursor) Number64() uint64 {
+	high := c.Number()
+	return uint64(high)<<32 | uint64(c.U32())
 }
 
-// small64 reads the form for numbers that are small most of the time.
-func (c *cursor) small64() uint64 {
+// Small64 reads the form for numbers that are small most of the time.
+func (c *Cursor) Small64() uint64 {
 	if c.err == nil && c.at < len(c.b) && c.b[c.at] == 0xFF {
 		c.at++
-		high := c.number()
-		return uint64(high)<<32 | uint64(c.number())
+		high := c.Number()
+		return uint64(high)<<32 | uint64(c.Number())
 	}
-	return uint64(c.number())
+	return uint64(c.Number())
 }
 
 // Number decodes the compressed number at the start of b and returns how many

@@ -38,11 +38,11 @@ func Next(b []byte) (r Record, size int, err error) {
 		}
 		return r, 1, nil
 	}
-	c := cursor{b: b, at: 1}
+	c := Cursor{b: b, at: 1}
 	if r.Type == TableDynamicMeta {
-		r.Table, r.Version = c.small64(), c.small64()
+		r.Table, r.Version = c.Small64(), c.Small64()
 	} else {
-		r.Space, r.Page = format.SpaceID(c.number()), format.PageNo(c.number())
+		r.Space, r.Page = format.SpaceID(c.Number()), format.PageNo(c.Number())
 	}
 	body := c.at
 	c.description(k.desc)
@@ -70,11 +70,11 @@ const (
 // AutoIncrement returns the counter that a TABLE_DYNAMIC_META brings; ok is false
 // if it is about something else.
 func (r *Record) AutoIncrement() (counter uint64, ok bool) {
-	c := cursor{b: r.Body}
-	if r.Type != TableDynamicMeta || c.u8() != metaAutoIncrement {
+	c := Cursor{b: r.Body}
+	if r.Type != TableDynamicMeta || c.U8() != metaAutoIncrement {
 		return 0, false
 	}
-	counter = c.small64()
+	counter = c.Small64()
 	return counter, c.err == nil
 }
 

@@ -93,7 +93,7 @@ const (
 var kinds = [lastType + 1]struct {
 	name string
 	desc description
-	body func(*cursor)
+	body func(*Cursor)
 }{
 	Write1:                {"1BYTE", none, write4},
 	Write2:                {"2BYTES", none, write4},
@@ -177,69 +177,69 @@ func (t Type) File() bool {
 // The bodies (InnoDB log0recv.cc, recv_parse_or_apply_log_rec_body, and the
 // functions it calls).
 
-func plain(n int) func(*cursor) { return func(c *cursor) { c.skip(n) } }
+func plain(n int) func(*Cursor) { return func(c *Cursor) { c.Skip(n) } }
 
-func sized2(c *cursor) { c.skip(c.u16()) }
+func sized2(c *Cursor) { c.Skip(c.U16()) }
 
-func sized4(c *cursor) {
-	n := c.u32()
+func sized4(c *Cursor) {
+	n := c.U32()
 	if n > MaxMTR {
-		c.fail(ErrMalformed)
+		c.Fail(ErrMalformed)
 	}
-	c.skip(int(n))
+	c.Skip(int(n))
 }
 
-func number(c *cursor) { c.number() }
+func number(c *Cursor) { c.Number() }
 
-func number64(c *cursor) { c.number64() }
+func number64(c *Cursor) { c.Number64() }
 
 // write4 is an offset and a value (InnoDB mtr0log.cc, mlog_parse_nbytes).
-func write4(c *cursor) {
-	c.skip(2)
-	c.number()
+func write4(c *Cursor) {
+	c.Skip(2)
+	c.Number()
 }
 
-func write8(c *cursor) {
-	c.skip(2)
-	c.number64()
+func write8(c *Cursor) {
+	c.Skip(2)
+	c.Number64()
 }
 
-func writeString(c *cursor) {
-	c.skip(2)
+func writeString(c *Cursor) {
+	c.Skip(2)
 	sized2(c)
 }
 
 // insert: where, and what differs from the record there (InnoDB page0cur.cc,
 // page_cur_parse_insert_rec).
-func insert(c *cursor) {
-	c.skip(2)
+func insert(c *Cursor) {
+	c.Skip(2)
 	insertTail(c)
 }
 
-func insertTail(c *cursor) {
-	n := c.length()
+func insertTail(c *Cursor) {
+	n := c.Length(MaxMTR)
 	if n&1 != 0 {
-		c.skip(1)
-		c.number()
-		c.number()
+		c.Skip(1)
+		c.Number()
+		c.Number()
 	}
-	c.skip(n >> 1)
+	c.Skip(n >> 1)
 }
 
 // systemColumns: position, roll pointer, transaction id (InnoDB row0upd.cc,
 // row_upd_parse_sys_vals).
-func systemColumns(c *cursor) {
-	c.number()
-	c.skip(7)
-	c.number64()
+func systemColumns(c *Cursor) {
+	c.Number()
+	c.Skip(7)
+	c.Number64()
 }
 
 // clustMark: flags, value, system columns, where (InnoDB btr0cur.cc,
 // btr_cur_parse_del_mark_set_clust_rec).
-func clustMark(c *cursor) {
-	c.skip(2)
+func clustMark(c *Cursor) {
+	c.Skip(2)
 	systemColumns(c)
-	c.skip(2)
+	c.Skip(2)
 }
 
 // NullLength stands for the length of a NULL in an update.
@@ -247,61 +247,61 @@ const NullLength = 0xFFFFFFFF
 
 // update: flags, system columns, where, info bits, and the fields (InnoDB
 // btr0cur.cc, btr_cur_parse_update_in_place; row0upd.cc, row_upd_index_parse).
-func update(c *cursor) {
-	c.skip(1)
+func update(c *Cursor) {
+	c.Skip(1)
 	systemColumns(c)
-	c.skip(2 + 1)
-	for n := c.length(); n > 0 && c.err == nil; n-- {
-		c.number()
-		if size := c.number(); size != NullLength {
+	c.Skip(2 + 1)
+	for n := c.Length(MaxMTR); n > 0 && c.err == nil; n-- {
+		c.Number()
+		if size := c.Number(); size != NullLength {
 			if size > MaxMTR {
-				c.fail(ErrMalformed)
+				c.Fail(ErrMalformed)
 			}
-			c.skip(int(size))
+			c.Skip(int(size))
 		}
 	}
 }
 
-func fileCreate(c *cursor) {
-	c.skip(4)
+func fileCreate(c *Cursor) {
+	c.Skip(4)
 	sized2(c)
 }
 
-func fileRename(c *cursor) {
+func fileRename(c *Cursor) {
 	sized2(c)
 	sized2(c)
 }
 
 // zipHeader: offset, length, bytes (InnoDB page0zip.cc,
 // page_zip_parse_write_header).
-func zipHeader(c *cursor) {
-	c.skip(1)
-	c.skip(c.u8())
+func zipHeader(c *Cursor) {
+	c.Skip(1)
+	c.Skip(c.U8())
 }
 
 // zipPage: the sizes of what is at the start and at the end of the page, the
 // neighbours, and both (InnoDB page0zip.cc, page_zip_parse_compress).
-func zipPage(c *cursor) {
-	size := c.u16()
-	trailer := c.u16()
-	c.skip(8 + size + trailer)
+func zipPage(c *Cursor) {
+	size := c.U16()
+	trailer := c.U16()
+	c.Skip(8 + size + trailer)
 }
 
 // dynamicMeta: corrupted indexes, or a counter (InnoDB dict0dict.cc,
 // CorruptedIndexPersister, AutoIncPersister).
-func dynamicMeta(c *cursor) {
-	switch c.u8() {
+func dynamicMeta(c *Cursor) {
+	switch c.U8() {
 	case metaCorrupted:
-		c.skip(c.u8() * (4 + 8))
+		c.Skip(c.U8() * (4 + 8))
 	case metaAutoIncrement:
-		c.small64()
+		c.Small64()
 	default:
-		c.fail(ErrMalformed)
+		c.Fail(ErrMalformed)
 	}
 }
 
-func testRecord(c *cursor) {
-	c.skip(8 + 8)
+func testRecord(c *Cursor) {
+	c.Skip(8 + 8)
 	sized2(c)
-	c.skip(8 + 8)
+	c.Skip(8 + 8)
 }
