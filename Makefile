@@ -29,7 +29,7 @@ ONCE := $(ONCE)|TestExec|TestDigest|TestScripts|TestManual|TestMessages|TestProg
 ONCE := $(ONCE)|TestReceiver|TestSender|TestFuzz|TestReleased|TestManyTiny|TestFewOpen|TestDiskTooSmall|TestCrash|TestKilledAtRandom|TestExtractAs|TestFilesOfRoot
 ONCE := $(ONCE)|TestFault(SystemCall|Receiver|Limits|SlowPipe|Stalled|Spool|RedoWithout|Stopped)|TestRandomAccess|TestMapped|TestNoReplica|TestGalera
 
-.PHONY: help setup build cross demo test test-e2e test-others race fuzz bench lint vuln check repeat peer replicas storm storm-inner storm-peer faults soak fuzz-long
+.PHONY: help setup build cross demo test test-e2e test-others race fuzz bench lint vuln check repeat peer peer-mysql replicas storm storm-inner storm-peer faults soak fuzz-long
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -88,6 +88,9 @@ repeat: setup build ## the main test 20 times
 
 peer: setup ## recovery compared with mariabackup's, page by page, over 200 000 pages
 	XB_PEER_PAGES=200000 go test -timeout 90m -count=1 -run TestPeer -v ./prepare
+
+peer-mysql: setup build ## the same, with mysqld's own recovery
+	XB_PEER_PAGES=200000 go test -timeout 3h -count=1 -run TestMySQLPeer -v ./e2e
 
 replicas: setup build ## 112 copies of loaded replicas of every kind, XB_REPEAT times
 	XB_REPEAT=$(or $(XB_REPEAT),1) go test ./e2e -run TestCopiesOfLoadedReplicas -count=1 -timeout 6h -v

@@ -69,7 +69,7 @@ func readyRedo(ctx context.Context, dir string, state *backupdir.State, opt Opti
 	}
 	if packed {
 		for id, at := range back {
-			return fmt.Errorf("space %v: %w: at LSN %v stands its DISCARD TABLESPACE, and its file is there: a server's recovery would lose rows of it; prepare the backup without --with-server", id, ErrImported, at)
+			return fmt.Errorf("space %v was imported during the backup, after its DISCARD TABLESPACE at LSN %v: a server's recovery would lose rows of it; prepare the backup without --with-server", id, at)
 		}
 		return l.forServer(ctx, dir, state.EndLSN)
 	}
