@@ -23,6 +23,17 @@ func benchLocks(ctx context.Context, c config) error {
 		return err
 	}
 	defer s.Close()
+	if err := makeIdleTables(ctx, s, myisam, innodb); err != nil {
+		return err
+	}
+	peer := pipeline{{"sh", "-c", `ulimit -n $(ulimit -Hn); exec "$@"`, "sh", "mariabackup", "--no-defaults", "--backup", "--stream=xbstream",
+		"--user=root", "--socket=" + s.Socket(), "--target-dir=/tmp"}, {"wc", "-c"}}
+	ours := pipeline{{filepath.Join(c.bin, "xbsend"), "--no-defaults", "--user=root", "--socket=" + s.Socket()}, {"wc", "-c"}}
+	return compareLocks(ctx, c, s, fmt.Sprintf("DDL blocked, %d MyISAM and %d InnoDB tables", myisam, innodb), peer, ours)
+}
+
+// makeIdleTables makes tables that nobody uses, each with two rows.
+func makeIdleTables(ctx context.Context, s *servertest.Server, myisam, innodb int) error {
 	for db, kind := range map[string]struct {
 		engine string
 		tables int
@@ -37,13 +48,7 @@ func benchLocks(ctx context.Context, c config) error {
 			return err
 		}
 	}
-	if err := settle(ctx, s); err != nil {
-		return err
-	}
-	peer := pipeline{{"sh", "-c", `ulimit -n $(ulimit -Hn); exec "$@"`, "sh", "mariabackup", "--no-defaults", "--backup", "--stream=xbstream",
-		"--user=root", "--socket=" + s.Socket(), "--target-dir=/tmp"}, {"wc", "-c"}}
-	ours := pipeline{{filepath.Join(c.bin, "xbsend"), "--no-defaults", "--user=root", "--socket=" + s.Socket()}, {"wc", "-c"}}
-	return compareLocks(ctx, c, s, fmt.Sprintf("DDL blocked, %d MyISAM and %d InnoDB tables", myisam, innodb), peer, ours)
+	return settle(ctx, s)
 }
 
 func compareLocks(ctx context.Context, c config, s *servertest.Server, name string, peer, ours pipeline) error {

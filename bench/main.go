@@ -1,5 +1,5 @@
-// Command bench compares xbsend and xbstream with mariabackup and mbstream on
-// this machine: the same data, the same cache, in turn, in one run. It prints
+// Command bench compares xbsend and xbstream with mariabackup and mbstream, and
+// with what a MySQL server does by itself, on this machine: the same data, the same cache, in turn, in one run. It prints
 // Markdown. Nothing is asserted: a test that is timed fails on a busy machine;
 // a ratio of medians of interleaved runs tells the truth.
 //
@@ -48,7 +48,7 @@ func main() {
 	flag.Int64Var(&c.redoMB, "redo", 400, "redo of the directory to prepare, in MiB")
 	flag.IntVar(&c.runs, "runs", 5, "counted runs of each command")
 	flag.IntVar(&c.tables, "tables", 20000, "number of small tables")
-	flag.StringVar(&c.only, "only", "", "run this part only: backup, cached, cold, prepare, tables or locks")
+	flag.StringVar(&c.only, "only", "", "run this part only: backup, cached, cold, prepare, tables, locks or mysql")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := run(ctx, c)
@@ -72,7 +72,7 @@ func run(ctx context.Context, c config) error {
 	for _, l := range []struct {
 		name string
 		run  func(context.Context, config) error
-	}{{"backup", benchBackup}, {"cached", benchCached}, {"cold", benchCold}, {"prepare", benchPrepare}, {"tables", benchTables}, {"locks", benchLocks}} {
+	}{{"backup", benchBackup}, {"cached", benchCached}, {"cold", benchCold}, {"prepare", benchPrepare}, {"tables", benchTables}, {"locks", benchLocks}, {"mysql", benchMySQL}} {
 		if c.only != "" && c.only != l.name {
 			continue
 		}

@@ -83,7 +83,11 @@ func median(costs []cost, value func(cost) float64) float64 {
 	return v[len(v)/2]
 }
 
+// measure runs a pipeline, steps, or what a server does.
 func measure(ctx context.Context, what any) (cost, error) {
+	if w, ok := what.(inServer); ok {
+		return w.run(ctx)
+	}
 	all, ok := what.(steps)
 	if !ok {
 		all = steps{what.(pipeline)}
@@ -210,8 +214,12 @@ func fillRedo(ctx context.Context, s *servertest.Server, bytes int64) error {
 		return err
 	}
 	defer load.Stop()
+	question := "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'INNODB_CHECKPOINT_AGE'"
+	if s.Release().MySQL() {
+		question = "SELECT STORAGE_ENGINES->>'$.InnoDB.LSN' - STORAGE_ENGINES->>'$.InnoDB.LSN_checkpoint' FROM performance_schema.log_status"
+	}
 	for deadline := time.Now().Add(10 * time.Minute); time.Now().Before(deadline); {
-		age, err := s.String(ctx, "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'INNODB_CHECKPOINT_AGE'")
+		age, err := s.String(ctx, question)
 		if err != nil {
 			return err
 		}

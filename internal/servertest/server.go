@@ -446,6 +446,14 @@ func (s *Server) Close() error {
 // Release is what the server was started as.
 func (s *Server) Release() Release { return s.opts.Release }
 
+// PID is the process id, 0 if it does not run.
+func (s *Server) PID() int {
+	if p, _ := s.process(); p != nil {
+		return p.Pid
+	}
+	return 0
+}
+
 // Datadir is the server's data directory.
 func (s *Server) Datadir() string { return s.datadir }
 
