@@ -27,8 +27,8 @@ var version = "0.9.0-dev"
 // usage is the help in front of the list of flags. Its lines fit 80 columns.
 const usage = `Usage: xbsend [flags] > ARCHIVE
 
-Backs up a running MariaDB server without stopping writes to it, and writes one
-archive to standard output. xbstream restores it.
+Backs up a running MariaDB or MySQL server without stopping writes to it, and
+writes one archive to standard output. xbstream restores it.
 
 Examples:
 
@@ -47,7 +47,7 @@ Examples:
   Back up one database and the accounts:
     xbsend --databases='mysql shop' > shop.xb
 
-Connection, as with the mariadb client; option files are read too:
+Connection, as with the mariadb and mysql clients; option files are read too:
   -h, --host HOST    -P, --port N    -S, --socket FILE    -u, --user USER
   -p, --password[=PASSWORD] (without a value, xbsend asks for it)
   --protocol tcp|socket    --connect-timeout SECONDS (default 10)
