@@ -14,7 +14,7 @@ import (
 // withoutTable adds to the error of a damaged page how to back up the rest.
 func withoutTable(err error) error {
 	page, ok := errors.AsType[*chunker.PageError](err)
-	if !ok {
+	if !ok || page.Table == path.Base(page.Path) { // of no database: mysql.ibd, a general tablespace
 		return err
 	}
 	table, ok := excludable(page.Path)
@@ -25,12 +25,12 @@ func withoutTable(err error) error {
 }
 
 // excludable is the expression for --tables-exclude that matches the table of a
-// tablespace file and no other table. There is none for tablespaces that belong to no
-// database, and for names with a comma, which separates expressions.
+// tablespace file and no other table. There is none for the system tablespace and
+// undo tablespaces, and for names with a comma, which separates expressions.
 func excludable(file string) (expression string, ok bool) {
 	stem, isTable := strings.CutSuffix(path.Base(file), ".ibd")
 	db := path.Base(path.Dir(file))
-	if !isTable || db == "." || db == "mysql" || filename.Internal(file) {
+	if !isTable || db == "mysql" || filename.Internal(file) {
 		return "", false
 	}
 	table, _ := filename.CutPartition(stem)
