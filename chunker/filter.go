@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/xbstream/xbstream/internal/innodb/filename"
 )
 
 // Filter says which databases and tables a partial backup is of, with the
@@ -30,8 +32,9 @@ type Rules struct {
 func (r *Rules) Add(name string) (ofTable bool, err error) {
 	db, table, ofTable, err := parseName(name)
 	if err == nil {
-		put(&r.given, TableName{Database: db, Table: table}, name)
-		r.add(TableName{Database: db, Table: table}, ofTable)
+		key := TableName{Database: db, Table: table}.folded()
+		put(&r.given, key, name)
+		r.add(key, ofTable)
 	}
 	return ofTable, err
 }
@@ -119,6 +122,13 @@ func (t TableName) file() TableName {
 	return TableName{Database: t.Database, Table: t.Table + t.Partition}
 }
 
+// folded has the name of a partition in lower case: to the server its case does not
+// matter, and MySQL does not keep it in the names of files.
+func (t TableName) folded() TableName {
+	table, partition := filename.CutPartition(t.Table)
+	return TableName{Database: t.Database, Table: table + strings.ToLower(partition)}
+}
+
 // confined says that databases were named.
 func (r *Rules) confined() bool { return len(r.databases)+len(r.partly) > 0 }
 
@@ -136,6 +146,6 @@ func (r *Rules) table(n Names, as func(TableName) TableName) bool {
 	return slices.ContainsFunc(n, func(t TableName) bool {
 		key := as(t)
 		name := key.Database + "." + key.Table
-		return r.tables[key] || slices.ContainsFunc(r.expressions, func(e *regexp.Regexp) bool { return e.MatchString(name) })
+		return r.tables[key.folded()] || slices.ContainsFunc(r.expressions, func(e *regexp.Regexp) bool { return e.MatchString(name) })
 	})
 }

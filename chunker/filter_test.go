@@ -86,6 +86,8 @@ func TestNamesInBackquotes(t *testing.T) {
 		{"d.`a b` `d`.`c.d` e.f", []Names{table("d", "a b"), table("d", "c.d"), table("e", "f")}, []Names{table("d", "a"), table("b", "t")}, nil},
 		{"`a``b`.`x ``y` `c``.d`", []Names{table("a`b", "x `y"), table("c`.d", "t")}, []Names{table("a", "t"), table("c`", "d")}, []string{"c`.d"}},
 		{"`d`.`t#P#p0`", []Names{{{Database: "d", Table: "t", Partition: "#P#p0"}}}, []Names{{{Database: "d", Table: "t", Partition: "#P#p1"}}}, nil},
+		// MySQL has them in lower case.
+		{"d.t#P#pB", []Names{{{Database: "d", Table: "t", Partition: "#p#pb"}}, {{Database: "d", Table: "t", Partition: "#P#pB"}}}, []Names{{{Database: "d", Table: "t", Partition: "#p#pc"}}, {{Database: "d", Table: "T", Partition: "#p#pb"}}}, nil},
 	} {
 		var f Filter
 		for _, name := range SplitNames(c.list) {

@@ -29,8 +29,8 @@ func (t *Tally) Database(n Names) {
 func (t *Tally) Table(n Names) {
 	for _, name := range n {
 		for _, key := range []TableName{name.file(), name.table()} {
-			if t.rules.tables[key] {
-				t.tables[key] = true
+			if name := key.folded(); t.rules.tables[name] {
+				t.tables[name] = true
 			}
 			for i, e := range t.rules.expressions {
 				if !t.expressions[i] && e.MatchString(key.Database+"."+key.Table) {

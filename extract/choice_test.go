@@ -38,3 +38,36 @@ func TestChoice(t *testing.T) {
 		}
 	}
 }
+
+// MySQL needs its dictionary, and which tables are in general tablespaces only that
+// says.
+func TestChoiceOfMySQL(t *testing.T) {
+	entries := []format.File{
+		{Path: "ibdata1", Kind: format.KindSystem}, {Path: "undo_001", Kind: format.KindUndo}, {Path: "mysql.ibd", Kind: format.KindTablespace},
+		{Path: "common.ibd", Kind: format.KindTablespace}, {Path: "a", Kind: format.KindDir}, {Path: "mysql", Kind: format.KindDir},
+		{Path: "a/t.ibd", Kind: format.KindTablespace}, {Path: "a/u.ibd", Kind: format.KindTablespace}, {Path: "a/fts_1_config.ibd", Kind: format.KindTablespace},
+		{Path: "a/n@00e4me_of_more_letters.MYD", Kind: format.KindFile}, {Path: "a/n@00e4me_of_more_let_390.sdi", Kind: format.KindFile},
+		{Path: "a/n@00e4me_of_more_lex_391.sdi", Kind: format.KindFile}, {Path: "b/fts_2_config.ibd", Kind: format.KindTablespace},
+	}
+	needed := []string{"ibdata1", "undo_001", "mysql.ibd", "common.ibd", "mysql"}
+	for _, c := range []struct{ only, want []string }{
+		{[]string{"a/t.ibd"}, append(slices.Clone(needed), "a/t.ibd", "a/fts_1_config.ibd")},
+		{[]string{"common.ibd"}, needed},
+		{[]string{"a/n@00e4me_of_more_letters.MYD"}, []string{"a/n@00e4me_of_more_letters.MYD", "a/n@00e4me_of_more_let_390.sdi"}},
+	} {
+		choice := NewChoice(func(path string) bool { return slices.Contains(c.only, path) })
+		for i := range entries {
+			choice.Survey(&entries[i])
+		}
+		var got []string
+		for i := range entries {
+			if choice.Keeps(&entries[i]) {
+				got = append(got, entries[i].Path)
+			}
+		}
+		slices.Sort(got)
+		if want := slices.Sorted(slices.Values(c.want)); !slices.Equal(got, want) {
+			t.Errorf("only %q keeps %q, want %q", c.only, got, want)
+		}
+	}
+}

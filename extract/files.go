@@ -215,6 +215,9 @@ func (w *fileWriter) write(f *format.Frame) error {
 }
 
 func (w *fileWriter) create(f *format.Frame) error {
+	if err := w.t.mayMap(f.Dialect); err != nil {
+		return err
+	}
 	at := w.t.stageOf(f.Kind, f.Source)
 	if err := at.stage.Mkdir(partDir(f.File), 0o700); err != nil && !os.IsExist(err) {
 		return at.within(err)

@@ -69,35 +69,41 @@ func SlaveStatements(b *format.Backup) []string {
 	return lines
 }
 
-// replicaStatements are those of MySQL, as XtraBackup writes them.
+// replicaStatements are those of MySQL. A copy has GTIDs already, so that gtid_purged
+// cannot be set before a reset; without a set of the backup, those that the copy has
+// are right. It also has the names of relay logs that it lacks: START REPLICA fails
+// until RESET REPLICA, which keeps the source's address and account.
 func replicaStatements(b *format.Backup) []string {
 	var lines []string
+	if len(b.Replication) > 0 && b.GTIDReplicated != "" {
+		lines = append(lines, resetGTIDs(b)+";", "SET GLOBAL gtid_purged = "+quoted(b.GTIDReplicated)+";")
+	}
 	for _, s := range b.Replication {
-		channel := ""
-		if s.Connection != "" {
-			channel = " FOR CHANNEL " + quoted(s.Connection)
-		}
+		channel := " FOR CHANNEL " + quoted(s.Connection)
+		lines = append(lines, "RESET REPLICA"+channel+";")
 		if s.GTID {
 			lines = append(lines, "CHANGE REPLICATION SOURCE TO SOURCE_AUTO_POSITION=1"+channel+";")
 		} else {
 			lines = append(lines, fmt.Sprintf("CHANGE REPLICATION SOURCE TO SOURCE_LOG_FILE=%s, SOURCE_LOG_POS=%d%s;", quoted(s.File), s.Position, channel))
 		}
 	}
-	if slices.ContainsFunc(b.Replication, func(s format.ReplicationSource) bool { return s.GTID }) {
-		lines = slices.Insert(lines, 0, "SET GLOBAL gtid_purged = "+quoted(b.GTIDReplicated)+";")
-	}
 	return lines
 }
 
+// resetGTIDs is the statement that empties gtid_executed.
+func resetGTIDs(b *format.Backup) string {
+	if strings.HasPrefix(b.Server.Version, "8.0.") || strings.HasPrefix(b.Server.Version, "8.1.") {
+		return "RESET MASTER"
+	}
+	return "RESET BINARY LOGS AND GTIDS"
+}
+
 // ReplicaStatements are what makes the restored server a replica of the source of the
-// backup, by GTID: to be pasted, with the source's address and account filled in.
+// backup, by GTID: to be pasted, with the source's address and account filled in. It
+// may have been a replica itself.
 func ReplicaStatements(b *format.Backup) string {
 	if b.Server.Dialect == format.DialectMySQL {
-		reset := "RESET BINARY LOGS AND GTIDS"
-		if strings.HasPrefix(b.Server.Version, "8.0.") || strings.HasPrefix(b.Server.Version, "8.1.") {
-			reset = "RESET MASTER"
-		}
-		return reset + "; SET GLOBAL gtid_purged=" + quoted(b.GTID) + "; " +
+		return resetGTIDs(b) + "; SET GLOBAL gtid_purged=" + quoted(b.GTID) + "; RESET REPLICA ALL; " +
 			"CHANGE REPLICATION SOURCE TO SOURCE_HOST='…', SOURCE_USER='…', SOURCE_AUTO_POSITION=1, SOURCE_SSL=1; START REPLICA;"
 	}
 	return "SET GLOBAL gtid_slave_pos=" + quoted(b.GTID) + "; CHANGE MASTER TO MASTER_HOST='…', MASTER_USER='…', MASTER_USE_GTID=slave_pos; START SLAVE;"

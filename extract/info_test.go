@@ -16,11 +16,17 @@ func TestStatementsOfMySQL(t *testing.T) {
 		Replication: []format.ReplicationSource{{GTID: true}, {Connection: "o'ther", File: "binlog.000007", Position: 157}},
 	}
 	want := []string{
-		"SET GLOBAL gtid_purged = '3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5';",
-		"CHANGE REPLICATION SOURCE TO SOURCE_AUTO_POSITION=1;",
+		"RESET BINARY LOGS AND GTIDS;", "SET GLOBAL gtid_purged = '3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5';",
+		"RESET REPLICA FOR CHANNEL '';", "CHANGE REPLICATION SOURCE TO SOURCE_AUTO_POSITION=1 FOR CHANNEL '';",
+		"RESET REPLICA FOR CHANNEL 'o''ther';",
 		"CHANGE REPLICATION SOURCE TO SOURCE_LOG_FILE='binlog.000007', SOURCE_LOG_POS=157 FOR CHANNEL 'o''ther';",
 	}
 	if got := SlaveStatements(b); !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	// A set that is not known: the copy has its own.
+	b.GTIDReplicated = ""
+	if got := SlaveStatements(b); !slices.Equal(got, want[2:]) {
 		t.Errorf("%q", got)
 	}
 	for version, reset := range map[string]string{"8.0.36": "RESET MASTER; ", "8.4.0": "RESET BINARY LOGS AND GTIDS; ", "9.7.4": "RESET BINARY LOGS AND GTIDS; "} {

@@ -149,6 +149,16 @@ func (a *assembly) note(f *format.File) {
 	}
 }
 
+// mayMap refuses mappings for a family of servers that knows no link files: a server
+// would start without the tables. MySQL looks below its data directory, and where
+// innodb_directories says.
+func (t *target) mayMap(dialect string) error {
+	if dialect == format.DialectMySQL && len(t.places) > 0 {
+		return fmt.Errorf("%w: it is not supported for MySQL; without it, tables with a DATA DIRECTORY are restored into the target, where the server finds them", ErrMapping)
+	}
+	return nil
+}
+
 // checkMappings refuses a mapping that no table uses: it is a slip of the pen,
 // and what was meant would be somewhere else.
 func (a *assembly) checkMappings() error {

@@ -477,6 +477,9 @@ func (p *preparation) sayPrepared() error {
 // no more, so that nobody asks for these files when a run that was interrupted here
 // is repeated.
 func (p *preparation) removeUnfinished() (err error) {
+	if p.tree == nil { // see hasLeft: MySQL blocks DDL, so that no ALTER is under way
+		return nil
+	}
 	p.rep.Unfinished, err = p.tree.RemoveUnfinished()
 	if err == nil && !p.opt.Staged {
 		err = p.tree.SyncNames()

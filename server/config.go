@@ -76,6 +76,8 @@ type TLS struct {
 	// VerifyServerCert also checks the certificate's host name, and uses the
 	// system's authorities where CA is empty.
 	VerifyServerCert bool
+	// NeedCA refuses to connect without CA.
+	NeedCA bool
 }
 
 // Secret is a text that prints as stars.
@@ -115,6 +117,8 @@ func (c *Config) Set(name, value string, hasValue bool) (bool, error) {
 		return true, setPort(&c.Port, value)
 	case "protocol":
 		return true, c.setProtocol(value)
+	case "ssl-mode":
+		return true, c.setSSLMode(value)
 	case "connect-timeout":
 		return true, setSeconds(&c.ConnectTimeout, name, value)
 	}
@@ -148,6 +152,25 @@ func (c *Config) setProtocol(value string) error {
 		c.Protocol = ""
 	default:
 		return fmt.Errorf("option protocol: %q is neither tcp nor socket", value)
+	}
+	return nil
+}
+
+// setSSLMode knows the option of MySQL's clients. PREFERRED, which promises nothing, is
+// as without it.
+func (c *Config) setSSLMode(value string) error {
+	switch strings.ToUpper(value) {
+	case "DISABLED":
+		c.TLS = TLS{}
+	case "PREFERRED":
+	case "REQUIRED":
+		c.TLS.On = true
+	case "VERIFY_CA":
+		c.TLS.On, c.TLS.NeedCA = true, true
+	case "VERIFY_IDENTITY":
+		c.TLS.On, c.TLS.VerifyServerCert = true, true
+	default:
+		return fmt.Errorf("option ssl-mode: %q is none of DISABLED, PREFERRED, REQUIRED, VERIFY_CA, VERIFY_IDENTITY", value)
 	}
 	return nil
 }

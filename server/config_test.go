@@ -36,6 +36,10 @@ func TestSetAppliesOptions(t *testing.T) {
 		"ssl=off":          {[]option{{"ssl", "", false}, {"ssl", "off", true}}, Config{}},
 		"skip-ssl":         {[]option{{"ssl-ca", "ca", true}, {"skip-ssl", "", false}}, Config{}},
 		"disable-ssl=0":    {[]option{{"disable-ssl", "0", true}}, with(func(c *Config) { c.TLS.On = true })},
+		"ssl-mode":         {[]option{{"ssl-mode", "required", true}}, with(func(c *Config) { c.TLS.On = true })},
+		"ssl-mode of a CA": {[]option{{"ssl-mode", "VERIFY_CA", true}}, with(func(c *Config) { c.TLS.On, c.TLS.NeedCA = true, true })},
+		"ssl-mode of all":  {[]option{{"ssl-mode", "VERIFY_IDENTITY", true}}, with(func(c *Config) { c.TLS.On, c.TLS.VerifyServerCert = true, true })},
+		"no ssl-mode":      {[]option{{"ssl", "", false}, {"ssl-mode", "DISABLED", true}, {"ssl-mode", "PREFERRED", true}}, Config{}},
 		"files and verify": {[]option{{"ssl-ca", "a", true}, {"ssl-cert", "b", true}, {"ssl-key", "c", true}, {"enable-ssl-verify-server-cert", "TRUE", true}}, Config{TLS: TLS{CA: "a", Cert: "b", Key: "c", VerifyServerCert: true}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -53,7 +57,7 @@ func TestSetAppliesOptions(t *testing.T) {
 }
 
 func TestSetRefuses(t *testing.T) {
-	for _, o := range [][2]string{{"port", "70000"}, {"port", "x"}, {"port", ""}, {"protocol", "pipe"}, {"ssl", "maybe"}, {"connect-timeout", "-1"}} {
+	for _, o := range [][2]string{{"port", "70000"}, {"port", "x"}, {"port", ""}, {"protocol", "pipe"}, {"ssl", "maybe"}, {"ssl-mode", "maybe"}, {"connect-timeout", "-1"}} {
 		known, err := new(Config).Set(o[0], o[1], true)
 		if !known || err == nil || !strings.Contains(err.Error(), o[0]) {
 			t.Errorf("%s=%s: %t, %v", o[0], o[1], known, err)

@@ -118,6 +118,9 @@ func (t TLS) client(host string) (*tls.Config, error) {
 	if !t.On && t.CA == "" && t.Cert == "" && t.Key == "" && !t.VerifyServerCert {
 		return nil, nil
 	}
+	if t.NeedCA && t.CA == "" {
+		return nil, errors.New("ssl-mode=VERIFY_CA needs ssl-ca")
+	}
 	cfg := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
 	if t.Cert != "" || t.Key != "" {
 		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)

@@ -70,7 +70,7 @@ type sealFor struct{ keys, files []string }
 // files may hold them too.
 var connection = []struct{ name, short string }{
 	{"host", "h"}, {"port", "P"}, {"socket", "S"}, {"protocol", ""}, {"user", "u"}, {"password", "p"}, {"connect-timeout", ""},
-	{"ssl", ""}, {"ssl-ca", ""}, {"ssl-cert", ""}, {"ssl-key", ""}, {"ssl-verify-server-cert", ""},
+	{"ssl", ""}, {"ssl-ca", ""}, {"ssl-cert", ""}, {"ssl-key", ""}, {"ssl-verify-server-cert", ""}, {"ssl-mode", ""},
 	{"server-public-key-path", ""}, {"get-server-public-key", ""},
 }
 

@@ -52,7 +52,7 @@ Connection, as with the mariadb and mysql clients; option files are read too:
   -p, --password[=PASSWORD] (without a value, xbsend asks for it)
   --protocol tcp|socket    --connect-timeout SECONDS (default 10)
   --ssl  --ssl-ca FILE  --ssl-cert FILE  --ssl-key FILE
-  --ssl-verify-server-cert
+  --ssl-verify-server-cert  --ssl-mode MODE
   --server-public-key-path FILE  --get-server-public-key
   --defaults-file FILE  --defaults-extra-file FILE  --no-defaults
   --defaults-group GROUP  --defaults-group-suffix SUFFIX

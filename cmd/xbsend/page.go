@@ -14,7 +14,7 @@ import (
 // withoutTable adds to the error of a damaged page how to back up the rest.
 func withoutTable(err error) error {
 	page, ok := errors.AsType[*chunker.PageError](err)
-	if !ok {
+	if !ok || page.Table == path.Base(page.Path) { // of no database: mysql.ibd, a general tablespace
 		return err
 	}
 	table, ok := excludable(page.Path)
@@ -30,7 +30,7 @@ func withoutTable(err error) error {
 func excludable(file string) (expression string, ok bool) {
 	stem, isTable := strings.CutSuffix(path.Base(file), ".ibd")
 	db := path.Base(path.Dir(file))
-	if !isTable || db == "mysql" || strings.HasPrefix(stem, "FTS_") || strings.HasPrefix(stem, "#sql") {
+	if !isTable || db == "mysql" || filename.Internal(file) {
 		return "", false
 	}
 	table, _ := filename.CutPartition(stem)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -288,7 +289,7 @@ func infoBackup(line func(string, any), b *format.Backup) {
 	for _, s := range b.Replication {
 		where := fmt.Sprintf("%s:%d, %s, position %d", s.Host, s.Port, s.File, s.Position)
 		if s.GTID {
-			where = fmt.Sprintf("%s:%d, GTID %s", s.Host, s.Port, b.GTIDReplicated)
+			where = fmt.Sprintf("%s:%d, GTID %s", s.Host, s.Port, cmp.Or(b.GTIDReplicated, "as the copy has it in gtid_executed"))
 		}
 		if s.Connection != "" {
 			where = s.Connection + ": " + where

@@ -71,13 +71,17 @@ func (x *extractFlags) checkOnly(warn func(msg string)) error {
 }
 
 // tableOf is the db.table a file belongs to, in the letters of its file name;
-// partitions belong to their table.
+// partitions belong to their table. MySQL puts a number behind the name in that of
+// an .sdi file.
 func tableOf(name string) string {
 	db, file, ok := strings.Cut(name, "/")
 	if !ok {
 		return ""
 	}
-	stem, _, _ := strings.Cut(file, ".")
+	stem, ext, _ := strings.Cut(file, ".")
+	if number := strings.LastIndexByte(stem, '_'); ext == "sdi" && number > 0 {
+		stem = stem[:number]
+	}
 	stem, _ = filename.CutPartition(stem)
 	return db + "." + stem
 }

@@ -17,8 +17,17 @@ const optionsName = "backup-my.cnf"
 // defaultPageSize is that of a server that was not told otherwise.
 const defaultPageSize = 16384
 
+// xtrabackupNames are files that XtraBackup writes, and mariabackup does not: its redo
+// log, and the dictionary of MySQL.
+var xtrabackupNames = []string{"xtrabackup_logfile", "mysql.ibd"}
+
 // useMariabackup takes from mariabackup's files what the manifest would say.
 func (s *State) useMariabackup(dir string) error {
+	for _, name := range xtrabackupNames {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
+			return fmt.Errorf("%s is there: this is a backup of MySQL by XtraBackup, which only the xtrabackup of its version can prepare", name)
+		}
+	}
 	switch t := s.get("backup_type"); t {
 	case "full-backuped", "full-prepared", typePrepared:
 	default:

@@ -32,7 +32,7 @@ func (recovery) Server() redolog.Server {
 			// The copy gets an identity and keys of its own when it is used.
 			return []string{"--loose-mysqlx=OFF", "--auto-generate-certs=OFF", "--loose-sha256-password-auto-generate-rsa-keys=OFF", "--caching-sha2-password-auto-generate-rsa-keys=OFF"}
 		},
-		Traces: []string{"auto.cnf", "ibtmp1", "ib_buffer_pool", "#ib_*dblwr", "#innodb_temp", "tc.log"},
+		Traces: []string{"auto.cnf", "ibtmp1", "ib_buffer_pool", "#ib_*dblwr", "#innodb_temp", "tc.log", "mysql_upgrade_history"},
 	}
 }
 

@@ -327,11 +327,16 @@ func (d *Discoverer) tryReadSystem(abs string, sys *chunker.System) error {
 	return nil
 }
 
+// system is the database of the server's own tables. They are in mysql.ibd, which
+// every copy has. No server starts without the directory, empty or not (MySQL
+// dd/impl/bootstrap).
+const system = "mysql"
+
 // Dirs lists the directories of the databases.
 func (d *Discoverer) Dirs(ctx context.Context) ([]format.File, error) {
 	var dirs []format.File
 	err := d.eachDatabase(ctx, func(db string, entries []fs.DirEntry) error {
-		if !d.wantsDatabase(db, entries) {
+		if db != system && !d.wantsDatabase(db, entries) {
 			return nil
 		}
 		st, err := os.Stat(filepath.Join(d.layout.DataDir, db))

@@ -25,11 +25,21 @@ func namesOf(db, file string) chunker.Names {
 	stem, _, _ := strings.Cut(file, ".") // the encoding has no dot
 	table, partition := filename.CutPartition(stem)
 	encoded := chunker.TableName{Database: db, Table: table, Partition: partition}
-	if !strings.Contains(db+stem, "@") {
-		return chunker.Names{encoded}
+	names := chunker.Names{encoded}
+	if strings.Contains(db+stem, "@") {
+		names = append(names, chunker.TableName{Database: filename.Decode(db), Table: filename.Decode(table), Partition: filename.Decode(partition)})
 	}
-	return chunker.Names{encoded, {Database: filename.Decode(db), Table: filename.Decode(table), Partition: filename.Decode(partition)}}
+	if partition != "" {
+		for _, n := range names {
+			n.Partition = partitionMarks.Replace(n.Partition)
+			names = append(names, n)
+		}
+	}
+	return names
 }
+
+// partitionMarks are as in expressions for MariaDB and MySQL before 8.0.
+var partitionMarks = strings.NewReplacer("#p#", "#P#", "#sp#", "#SP#")
 
 // wants says whether a file that is not a tablespace is wanted.
 func (d *Discoverer) wants(db, file string) bool {

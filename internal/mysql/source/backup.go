@@ -28,8 +28,9 @@ const (
 type backup struct {
 	*server.Lock
 	m *mysql
-	// tables says that tables are locked.
-	tables bool
+	// tables says that tables are locked, exact that a position that is not exact is
+	// refused.
+	tables, exact bool
 }
 
 // Begin opens the connection. It takes no lock: the copy begins without.
@@ -145,7 +146,12 @@ func (b *backup) Position(ctx context.Context) (server.Position, error) {
 	const op = "ask for the position"
 	var p server.Position
 	var err error
-	if p.Replication, err = b.sources(ctx); err != nil {
+	var applying bool
+	if p.Replication, applying, err = b.sources(ctx); err != nil {
+		return p, err
+	}
+	exact, err := b.knowsGTIDs(ctx, applying)
+	if err != nil {
 		return p, err
 	}
 	rows, err := b.Query(ctx, op, statusQuery)
@@ -157,6 +163,9 @@ func (b *backup) Position(ctx context.Context) (server.Position, error) {
 	}
 	if err := parseStatus(&p, rows[0]); err != nil {
 		return p, err
+	}
+	if !exact {
+		p.GTID = ""
 	}
 	if len(p.Replication) > 0 {
 		p.GTIDReplicated = p.GTID // what a replica has executed is in its own set

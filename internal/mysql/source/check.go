@@ -23,6 +23,9 @@ func (m *mysql) Check(ctx context.Context, w server.Wanted) error {
 	if err := m.checkPrivileges(ctx, w); err != nil {
 		return err
 	}
+	if err := m.checkReplica(ctx, w); err != nil {
+		return err
+	}
 	if err := m.checkLog(ctx, l); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -15,23 +16,110 @@ import (
 // replicaQuery asks a replica for all its channels; it needs REPLICATION CLIENT.
 const replicaQuery = "SHOW REPLICA STATUS"
 
-// sources asks for the channels of the server. A channel that goes by GTID has its
-// position in the set that belongs to the moment of the backup. That of one that
-// goes by file is read a moment earlier; the copy itself has the exact one in
-// mysql.slave_relay_log_info, which every transaction of it updates. Without the
-// privilege to ask there are none.
-func (b *backup) sources(ctx context.Context) ([]format.ReplicationSource, error) {
+// sources asks for the channels of the server, and whether the applier of one runs.
+// Without the privilege to ask there are none.
+//
+// A channel that goes by GTID has its position in the set that belongs to the moment
+// of the backup. That of one that goes by file is read a moment earlier, and parallel
+// appliers note theirs late: see checkFilePositions.
+func (b *backup) sources(ctx context.Context) (list []format.ReplicationSource, running bool, err error) {
 	rows, err := b.Query(ctx, "ask for the replication status", replicaQuery)
-	if err != nil && !errors.Is(err, server.ErrPrivilege) {
-		return nil, err
+	if errors.Is(err, server.ErrPrivilege) {
+		return nil, true, nil
 	}
-	return sourcesOf(rows)
+	if err != nil {
+		return nil, false, err
+	}
+	if list, err = sourcesOf(rows); err != nil {
+		return nil, false, err
+	}
+	if b.exact {
+		if err := checkFilePositions(rows, func(query string) ([]map[string]string, error) {
+			return b.Query(ctx, "ask for the replication settings", query)
+		}); err != nil {
+			return nil, false, err
+		}
+	}
+	return list, slices.ContainsFunc(rows, applies), nil
+}
+
+// applies says whether a channel's transactions are applied now.
+func applies(channel map[string]string) bool { return channel["Replica_SQL_Running"] == "Yes" }
+
+// settingsQuery asks for what decides which positions are exact.
+const settingsQuery = "SELECT @@GLOBAL.gtid_mode gtid_mode, @@GLOBAL.log_bin AND @@GLOBAL.log_replica_updates logged"
+
+// assignQuery needs SELECT on the table.
+const assignQuery = "SELECT CHANNEL_NAME FROM " + applierTable + " WHERE ASSIGN_GTIDS_TO_ANONYMOUS_TRANSACTIONS_TYPE <> 'OFF'"
+
+const applierTable = "performance_schema.replication_applier_configuration"
+
+// checkFilePositions refuses a position in a file that the copy cannot start from.
+// While the applier runs, the copy has transactions behind the position. It passes
+// over them if they have GTIDs, and would apply others again, for which a table
+// without a primary key need not give an error.
+func checkFilePositions(channels []map[string]string, query func(string) ([]map[string]string, error)) error {
+	const how = "add --safe-slave-backup, which stops the SQL threads during the locks"
+	for _, c := range channels {
+		if !hasSource(c) || !applies(c) || c["Auto_Position"] == "1" {
+			continue
+		}
+		settings, err := query(settingsQuery)
+		if err != nil {
+			return err
+		}
+		if len(settings) != 1 || settings[0]["gtid_mode"] != "ON" {
+			return server.Unsupported("--slave-info: channel %q replicates by file and position, without gtid_mode=ON: while its SQL thread runs, no position is exact; %s", c["Channel_Name"], how)
+		}
+		assigned, err := query(assignQuery)
+		if errors.Is(err, server.ErrPrivilege) {
+			return fmt.Errorf("--slave-info for channel %q, which replicates by file and position: the account needs SELECT ON %s; or %s: %w", c["Channel_Name"], applierTable, how, err)
+		}
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(assigned, func(row map[string]string) bool { return row["CHANNEL_NAME"] == c["Channel_Name"] }) {
+			return server.Unsupported("--slave-info: channel %q gives transactions GTIDs itself (ASSIGN_GTIDS_TO_ANONYMOUS_TRANSACTIONS): while its SQL thread runs, no position is exact; %s", c["Channel_Name"], how)
+		}
+	}
+	return nil
+}
+
+// checkReplica finds out before the copy what would be refused at its end.
+func (m *mysql) checkReplica(ctx context.Context, w server.Wanted) error {
+	if !w.Replication || w.Pause {
+		return nil
+	}
+	query := func(q string) ([]map[string]string, error) {
+		rows, err := server.Rows(ctx, m.s.DB, q)
+		if err != nil {
+			return nil, m.s.Fail("ask for the replication settings", err)
+		}
+		return rows, nil
+	}
+	channels, err := query(replicaQuery)
+	if err != nil {
+		return err
+	}
+	return checkFilePositions(channels, query)
+}
+
+// knowsGTIDs says whether the set of log_status is exact. What an applier commits
+// without the binary log is in the set only a moment later: of four copies of a replica
+// that synced its redo, three had transactions that the set lacked (9.7.4). The copy
+// itself has the right set, in mysql.gtid_executed: that is part of the transactions.
+func (b *backup) knowsGTIDs(ctx context.Context, applying bool) (bool, error) {
+	if !applying {
+		return true, nil
+	}
+	rows, err := b.Query(ctx, "ask for the replication settings", settingsQuery)
+	return len(rows) == 1 && rows[0]["logged"] == "1", err
 }
 
 func sourcesOf(rows []map[string]string) (list []format.ReplicationSource, err error) {
 	for _, row := range rows {
-		if row["Source_Host"] == "" {
-			continue // Group Replication's own channels have none
+		if !hasSource(row) {
+			continue
 		}
 		s := format.ReplicationSource{
 			Connection: row["Channel_Name"], Host: row["Source_Host"], File: row["Relay_Source_Log_File"], GTID: row["Auto_Position"] == "1",
@@ -47,9 +135,18 @@ func sourcesOf(rows []map[string]string) (list []format.ReplicationSource, err e
 	return list, nil
 }
 
-// SettleReplication does nothing: log_status is of one moment, and what a replica
-// notes of its position is part of its transactions.
-func (b *backup) SettleReplication(context.Context) error { return b.gone() }
+// hasSource says whether a channel has a server that it replicates from. Those that
+// belong to Group Replication have none.
+func hasSource(channel map[string]string) bool {
+	return channel["Source_Host"] != "" && channel["Source_Host"] != "<NULL>"
+}
+
+// SettleReplication makes Position refuse what is not exact. There is nothing to wait
+// for.
+func (b *backup) SettleReplication(context.Context) error {
+	b.exact = true
+	return b.gone()
+}
 
 const (
 	// pauseStep is how long replication goes on between two attempts to stop it at
@@ -71,7 +168,7 @@ func (m *mysql) PauseReplication(ctx context.Context, limit time.Duration) (resu
 	}
 	var running []string
 	for _, row := range rows {
-		if row["Replica_SQL_Running"] == "Yes" {
+		if applies(row) {
 			running = append(running, row["Channel_Name"])
 		}
 	}
