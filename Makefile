@@ -29,7 +29,7 @@ ONCE := $(ONCE)|TestExec|TestDigest|TestScripts|TestManual|TestMessages|TestProg
 ONCE := $(ONCE)|TestReceiver|TestSender|TestFuzz|TestReleased|TestManyTiny|TestFewOpen|TestDiskTooSmall|TestCrash|TestKilledAtRandom|TestExtractAs|TestFilesOfRoot
 ONCE := $(ONCE)|TestFault(SystemCall|Receiver|Limits|SlowPipe|Stalled|Spool|RedoWithout|Stopped)|TestRandomAccess|TestMapped|TestNoReplica|TestGalera
 
-.PHONY: help setup build cross demo test test-e2e test-others race fuzz bench lint vuln check repeat peer peer-mysql replicas storm storm-inner storm-peer faults soak fuzz-long
+.PHONY: help setup build cross demo test test-e2e test-others race fuzz bench lint vuln check repeat peer peer-mysql replicas storm storm-mysql storm-inner storm-peer faults soak fuzz-long
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -97,6 +97,9 @@ replicas: setup build ## 112 copies of loaded replicas of every kind, XB_REPEAT 
 
 storm: storm-inner ## 105 backups in storms of DDL of seven kinds, and storm-inner
 	XB_REPEAT=15 go test ./e2e -run TestCopyTakenInAStormOfDDL -count=1 -timeout 3h -v
+
+storm-mysql: setup build ## XB_REPEAT backups of MySQL in storms of DDL, 100 by default
+	XB_REPEAT=$(or $(XB_REPEAT),100) go test ./e2e -run TestMySQLCopyTakenInAStormOfDDL -count=1 -timeout 12h -v
 
 XB_STORM_ROUNDS ?= 200
 

@@ -66,8 +66,12 @@ const logSize = 8 << 20
 func newSmallLogSource(t *testing.T, bulk int64) *faultSource {
 	t.Helper()
 	// A log may not be smaller than its buffer, also when it is resized.
-	args := []string{"--innodb-log-buffer-size=4M"}
-	src := newFaultSource(t, servertest.Options{LogFileSize: logSize, LogBin: true, TCP: true, Args: args},
+	return newSmallLogSourceOn(t, servertest.Usual(), bulk, "--innodb-log-buffer-size=4M")
+}
+
+func newSmallLogSourceOn(t *testing.T, r servertest.Release, bulk int64, args ...string) *faultSource {
+	t.Helper()
+	src := newFaultSource(t, servertest.Options{Release: r, LogFileSize: logSize, LogBin: true, TCP: true, Args: args},
 		servertest.LoadOptions{BulkBytes: bulk})
 	src.makeFlood()
 	return src
@@ -75,21 +79,26 @@ func newSmallLogSource(t *testing.T, bulk int64) *faultSource {
 
 // makeFlood makes the table of flood.
 func (s *faultSource) makeFlood() {
+	numbers := "SELECT seq, '' FROM seq_1_to_1500"
+	if s.server.Release().MySQL() {
+		numbers = "SELECT ROW_NUMBER() OVER (), '' FROM help_relation LIMIT 1500"
+	}
 	check(s.t, s.server.Exec(s.t.Context(), "SET sql_log_bin = 0", "USE mysql",
-		"CREATE TABLE flood (a INT PRIMARY KEY, b VARCHAR(5000)) ENGINE=InnoDB",
-		"INSERT INTO flood SELECT seq, '' FROM seq_1_to_1500"))
+		"CREATE TABLE flood (a INT PRIMARY KEY, b VARCHAR(5000)) ENGINE=InnoDB", "INSERT INTO flood "+numbers))
 }
 
 // P1, P5: the redo log is overwritten again and again while the archive waits
 // for a slow pipe, and the copy still follows and is equal.
-func TestFaultSlowPipe(t *testing.T) {
+func TestFaultSlowPipe(t *testing.T) { slowPipe(t, newSmallLogSource) }
+
+func slowPipe(t *testing.T, newSource func(t *testing.T, bulk int64) *faultSource) {
 	bulk, rate := int64(24<<20), int64(16<<20)
 	if longFaults() {
 		bulk, rate = 120<<20, 4<<20
 	}
 	for range times(1, 10) {
 		t.Run("", func(t *testing.T) {
-			src := newSmallLogSource(t, bulk)
+			src := newSource(t, bulk)
 			before := src.lsn()
 			o := src.try(t, trial{kind: "slow pipe, 8 MiB log", between: slowly(rate), longer: 10 * time.Minute})
 			t.Logf("%d MiB of redo were written meanwhile, in %v", (src.lsn()-before)>>20, o.received.after)
@@ -100,14 +109,16 @@ func TestFaultSlowPipe(t *testing.T) {
 
 // The same while the reader stands still, for as long as the server needs to
 // overwrite its log several times; in the long form for a minute at least.
-func TestFaultStalledReader(t *testing.T) {
+func TestFaultStalledReader(t *testing.T) { stalledReader(t, newSmallLogSource) }
+
+func stalledReader(t *testing.T, newSource func(t *testing.T, bulk int64) *faultSource) {
 	bulk, stall := int64(16<<20), time.Duration(0)
 	if longFaults() {
 		bulk, stall = 120<<20, time.Minute
 	}
 	for range times(1, 10) {
 		t.Run("", func(t *testing.T) {
-			src := newSmallLogSource(t, bulk)
+			src := newSource(t, bulk)
 			o := src.try(t, trial{kind: "stalled reader, 8 MiB log", longer: 10 * time.Minute,
 				between: stalling(bulk/2, func(<-chan struct{}) {
 					time.Sleep(stall)
@@ -123,7 +134,11 @@ func TestFaultStalledReader(t *testing.T) {
 // lsn is where the server's redo ends.
 func (s *faultSource) lsn() (n int64) {
 	var name string
-	err := s.server.DB().QueryRow("SHOW GLOBAL STATUS LIKE 'Innodb_lsn_current'").Scan(&name, &n)
+	status := "Innodb_lsn_current"
+	if s.server.Release().MySQL() {
+		status = "Innodb_redo_log_current_lsn"
+	}
+	err := s.server.DB().QueryRow("SHOW GLOBAL STATUS LIKE '"+status+"'").Scan(&name, &n)
 	if err != nil {
 		s.t.Error(err)
 		return math.MaxInt64
@@ -150,7 +165,7 @@ func (o *outcome) mustFollow() {
 	o.mustBeFree()
 	gtid, err := servertest.RecordedGTID(o.dir)
 	check(o.t, err)
-	copied := startCopy(o.t, o.dir)
+	copied := startCopyOn(o.t, o.src.server.Release(), o.dir)
 	check(o.t, copied.AttachReplica(o.t.Context(), o.src.server, gtid))
 	_, err = o.src.writers.Stop()
 	check(o.t, err)
@@ -159,7 +174,10 @@ func (o *outcome) mustFollow() {
 
 // P5: redo that finds no place ends the backup while the reader still stands.
 func TestFaultRedoWithoutPlace(t *testing.T) {
-	src := newSmallLogSource(t, 8<<20)
+	redoWithoutPlace(t, newSmallLogSource(t, 8<<20))
+}
+
+func redoWithoutPlace(t *testing.T, src *faultSource) {
 	for _, c := range []struct {
 		kind string
 		args func(*testing.T) []string

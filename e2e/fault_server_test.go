@@ -41,9 +41,12 @@ func (tr trial) atEvent(t *testing.T, event string, do func(*attempt)) trial {
 func TestFaultLockConnectionKilled(t *testing.T) {
 	src := newKillSource(t, killSeed(t))
 	check(t, src.server.Exec(t.Context(), "INSTALL SONAME 'metadata_lock_info'"))
-	events := []string{"stage-start", "stage-flush", "stage-block-ddl", "stage-block-commit", "end-lsn"}
+	lockConnectionKilled(t, src, []string{"stage-start", "stage-flush", "stage-block-ddl", "stage-block-commit", "end-lsn"}, lockEvents)
+}
+
+func lockConnectionKilled(t *testing.T, src *faultSource, events, all []string) {
 	if longFaults() {
-		events = lockEvents
+		events = all
 	}
 	for range times(1, 5) {
 		for _, event := range events {
@@ -58,16 +61,24 @@ func TestFaultLockConnectionKilled(t *testing.T) {
 // killLocks kills the session that holds the locks of the backup.
 func killLocks(t *testing.T, s *servertest.Server) {
 	t.Helper()
-	id, err := s.String(t.Context(), "SELECT DISTINCT m.THREAD_ID FROM information_schema.METADATA_LOCK_INFO m "+
-		"JOIN information_schema.PROCESSLIST p ON p.ID = m.THREAD_ID WHERE m.LOCK_TYPE = 'Backup lock' AND p.USER = '"+backupUser+"'")
+	query := "SELECT DISTINCT m.THREAD_ID FROM information_schema.METADATA_LOCK_INFO m " +
+		"JOIN information_schema.PROCESSLIST p ON p.ID = m.THREAD_ID WHERE m.LOCK_TYPE = 'Backup lock' AND p.USER = '" + backupUser + "'"
+	if s.Release().MySQL() {
+		query = "SELECT p.PROCESSLIST_ID FROM performance_schema.metadata_locks m JOIN performance_schema.threads p ON p.THREAD_ID = m.OWNER_THREAD_ID " +
+			"WHERE m.OBJECT_TYPE = 'BACKUP LOCK' AND m.LOCK_TYPE = 'SHARED' AND p.PROCESSLIST_USER = '" + backupUser + "'"
+	}
+	id, err := s.String(t.Context(), query)
 	check(t, err)
 	check(t, s.Exec(t.Context(), "KILL CONNECTION "+id))
 }
 
 // A server that dies, or comes back as another process, holds no lock any more.
 func TestFaultServerRestarted(t *testing.T) {
-	src := newKillSource(t, killSeed(t))
-	for n := range times(2, 20) {
+	serverRestarted(t, newKillSource(t, killSeed(t)), times(2, 20))
+}
+
+func serverRestarted(t *testing.T, src *faultSource, tries int) {
+	for n := range tries {
 		event := []string{"tablespaces-listed", "stage-block-ddl"}[n%2]
 		cleanly := n%4 == 1 || n%4 == 2
 		t.Run(fmt.Sprintf("%d at %s, cleanly %t", n, event, cleanly), func(t *testing.T) {
@@ -152,12 +163,7 @@ func TestFaultBlockedLocks(t *testing.T) {
 	src := newKillSource(t, killSeed(t))
 	check(t, src.server.Exec(t.Context(), "CREATE DATABASE blocker", "CREATE TABLE blocker.i (a INT) ENGINE=InnoDB",
 		"CREATE TABLE blocker.m (a INT) ENGINE=MyISAM", "INSERT INTO blocker.i VALUES (1), (2)", "INSERT INTO blocker.m VALUES (1), (2)"))
-	cases := []struct {
-		kind   string
-		idle   string // statements of a session that then does nothing
-		busy   string // statement of another that does not end by itself
-		blames string // empty: it is in nobody's way
-	}{
+	cases := []blocking{
 		{"LOCK TABLES … WRITE", "LOCK TABLES blocker.i WRITE", "", "not granted within"},
 		{"ALTER behind a transaction", "BEGIN; SELECT * FROM blocker.i", "ALTER TABLE blocker.i ADD b INT, ALGORITHM=COPY, LOCK=SHARED", "(ALTER TABLE, "},
 		{"UPDATE of MyISAM", "", "UPDATE blocker.m SET a = SLEEP(600)", "(UPDATE "},
@@ -165,7 +171,19 @@ func TestFaultBlockedLocks(t *testing.T) {
 		{"open transaction", "BEGIN; UPDATE blocker.i SET a = a + 1", "", ""},
 		{"CREATE … SELECT", "", "CREATE TABLE blocker.x AS SELECT SLEEP(600)", "(CREATE TABLE, "},
 	}
-	for _, c := range cases[:times(5, len(cases))] {
+	blockedLocks(t, src, cases[:times(5, len(cases))], "BACKUP STAGE BLOCK_DDL")
+}
+
+// blocking is what is in the way of locks.
+type blocking struct {
+	kind   string
+	idle   string // statements of a session that then does nothing
+	busy   string // statement of another that does not end by itself
+	blames string // empty: it is in nobody's way
+}
+
+func blockedLocks(t *testing.T, src *faultSource, cases []blocking, lock string) {
+	for _, c := range cases {
 		for range times(1, 5) {
 			t.Run(c.kind, func(t *testing.T) {
 				budget := "--lock-timeout=3s"
@@ -181,7 +199,7 @@ func TestFaultBlockedLocks(t *testing.T) {
 					return
 				}
 				o.mustFail(says(c.blames, exitServer), senderEnded)
-				if last := lastLine(o.logs[0].String()); !strings.Contains(last, "BACKUP STAGE BLOCK_DDL: not granted within 3s; ") {
+				if last := lastLine(o.logs[0].String()); !strings.Contains(last, lock) || !strings.Contains(last, ": not granted within 3s; ") {
 					t.Errorf("it does not say for what it waited, and how long: %s", last)
 				}
 			})
@@ -208,7 +226,7 @@ func block(t *testing.T, s *servertest.Server, idle, busy string) (release func(
 	// Only from here on is it in the way; a statement that has merely begun could
 	// still be overtaken by the backup.
 	await(t, busy, func() bool {
-		n, err := s.String(t.Context(), "SELECT COUNT(*) FROM information_schema.PROCESSLIST "+
+		n, err := s.String(t.Context(), "SELECT COUNT(*) FROM "+sessionsOf(s)+" "+
 			"WHERE INFO = ? AND STATE IN ('Waiting for table metadata lock', 'User sleep')", busy)
 		check(t, err)
 		return busy == "" || n == "1"

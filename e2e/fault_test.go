@@ -106,8 +106,11 @@ func newFaultSource(t *testing.T, options servertest.Options, load servertest.Lo
 func (s *faultSource) start() {
 	ctx := s.t.Context()
 	s.server = servertest.New(s.t, s.options)
-	check(s.t, s.server.Exec(ctx, "CREATE USER "+backupUser+"@localhost",
-		"GRANT RELOAD, PROCESS, BINLOG MONITOR ON *.* TO "+backupUser+"@localhost"))
+	privileges := "RELOAD, PROCESS, BINLOG MONITOR"
+	if s.server.Release().MySQL() {
+		privileges = "BACKUP_ADMIN, PROCESS, RELOAD, LOCK TABLES, SELECT"
+	}
+	check(s.t, s.server.Exec(ctx, "CREATE USER "+backupUser+"@localhost", "GRANT "+privileges+" ON *.* TO "+backupUser+"@localhost"))
 	check(s.t, s.server.CreateSchema(ctx, s.load))
 	writers, err := s.server.StartLoad(ctx, s.load)
 	check(s.t, err)
@@ -360,12 +363,21 @@ func (o *outcome) mustBeFree() {
 	}
 }
 
+// sessionsOf is the table of a server's sessions. That of information_schema cannot
+// be read on MySQL while a statement with binary data runs.
+func sessionsOf(s *servertest.Server) string {
+	if s.Release().MySQL() {
+		return "performance_schema.processlist"
+	}
+	return "information_schema.PROCESSLIST"
+}
+
 // noSession waits until the server has seen the last session of xbsend end.
 func noSession(s *servertest.Server) error {
 	ctx, cancel := context.WithTimeout(context.Background(), lockWait)
 	defer cancel()
 	for {
-		n, err := s.String(ctx, "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER = '"+backupUser+"'")
+		n, err := s.String(ctx, "SELECT COUNT(*) FROM "+sessionsOf(s)+" WHERE USER = '"+backupUser+"'")
 		if err != nil {
 			return fmt.Errorf("sessions of the backup: %w", err)
 		}
@@ -461,7 +473,7 @@ func (o *outcome) mustBeWhole() {
 	if !strings.Contains(string(b), "log-applied") {
 		o.t.Errorf("the copy is not prepared:\n%s", b)
 	}
-	s, err := servertest.StartOn(o.t.Context(), o.dir, servertest.Options{})
+	s, err := servertest.StartOn(o.t.Context(), o.dir, servertest.Options{Release: o.src.server.Release()})
 	check(o.t, err)
 	defer s.Close()
 	checked, complaints, err := s.CheckTables(o.t.Context())

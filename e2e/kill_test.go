@@ -29,16 +29,25 @@ var victims = []victim{
 
 func newKillSource(t *testing.T, seed uint64) *faultSource {
 	t.Helper()
-	return newFaultSource(t, servertest.Options{LogBin: true}, servertest.LoadOptions{Seed: seed, Rate: 300, BulkBytes: 16 << 20})
+	return newKillSourceOn(t, servertest.Usual(), seed)
+}
+
+func newKillSourceOn(t *testing.T, r servertest.Release, seed uint64) *faultSource {
+	t.Helper()
+	return newFaultSource(t, servertest.Options{Release: r, LogBin: true}, servertest.LoadOptions{Seed: seed, Rate: 300, BulkBytes: 16 << 20})
 }
 
 // P3, P6: whatever is killed, and whenever, the receiver never says that all is
 // well unless it is, the target never looks like a data directory, and the
 // server is free again.
 func TestKilledAtRandomMoments(t *testing.T) {
+	killAtRandom(t, servertest.Usual(), times(20, 200))
+}
+
+func killAtRandom(t *testing.T, r servertest.Release, kills int) {
 	seed := killSeed(t)
 	random := rand.New(rand.NewPCG(seed, 0))
-	src := newKillSource(t, seed)
+	src := newKillSourceOn(t, r, seed)
 	src.try(t, trial{kind: "none"}).mustSucceed()
 	whole := src.try(t, trial{})
 	t.Logf("seed %d (XB_SEED repeats it); undisturbed in %v, the sender in %v", seed, whole.received.after, whole.sent.after)
@@ -46,7 +55,6 @@ func TestKilledAtRandomMoments(t *testing.T) {
 	// A kill that comes when all is done kills nothing. It is no failure, but
 	// a measure of how long a run takes now.
 	mattered, late := map[string]int{}, 0
-	kills := times(20, 200)
 	for n := 0; n < kills+late; n++ {
 		if late > kills {
 			t.Fatalf("%d of %d kills came too late", late, n)
@@ -88,9 +96,13 @@ var lockEvents = []string{"stage-start", "stage-flush", "stage-block-ddl", "reco
 
 // P6: the sender dies while it holds each lock in turn.
 func TestKilledUnderLocks(t *testing.T) {
-	src := newKillSource(t, killSeed(t))
+	killUnderLocks(t, servertest.Usual(), lockEvents)
+}
+
+func killUnderLocks(t *testing.T, r servertest.Release, events []string) {
+	src := newKillSourceOn(t, r, killSeed(t))
 	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
-		for _, event := range lockEvents {
+		for _, event := range events {
 			v := victim{"xbsend", signal}
 			t.Run(fmt.Sprintf("%v at %s", v, event), func(t *testing.T) {
 				marker := filepath.Join(t.TempDir(), "reached")

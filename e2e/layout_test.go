@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/xbstream/xbstream/internal/servertest"
 )
 
@@ -19,10 +21,16 @@ import (
 // the test's own directory, for what lies outside of the data directory.
 type layout struct {
 	name string
+	// release is the server's; the zero value is the usual one.
+	release servertest.Release
+	// long says that it is tested in make faults only.
+	long bool
 	// options are those of the source.
 	options func(dir string) servertest.Options
 	// fill adds what the layout is about.
 	fill func(t *testing.T, source *servertest.Server, dir string)
+	// busy are statements that are executed again and again during the backup.
+	busy []string
 	// still says that nothing writes during the backup and that the copy is
 	// compared as it is, for a server without binary log.
 	still bool
@@ -76,6 +84,9 @@ func (l layout) test(t *testing.T) {
 	if !l.still {
 		o.LogBin, o.TCP = true, true
 	}
+	if l.release != (servertest.Release{}) {
+		o.Release = l.release
+	}
 	at.source = servertest.New(t, o)
 	options := servertest.LoadOptions{Rate: 300}
 	check(t, at.source.CreateSchema(ctx, options))
@@ -92,13 +103,15 @@ func (l layout) test(t *testing.T) {
 	if l.ready != nil {
 		l.ready(t, at.source)
 	}
+	rest := keepBusy(t, at.source, l.busy)
 	if l.refused != "" {
 		l.mustBeRefused(t, at.source)
 		return
 	}
 	at.sent, at.received = pipeline(t, []string{"xbsend", "--no-defaults", "--user=root", "--socket=" + at.source.Socket()},
 		append([]string{"xbstream", "-x", "--prepare", "-C", at.target}, of(l.prepare, at.dir)...))
-	at.copied = startCopy(t, at.target, of(l.copyArgs, at.dir)...)
+	check(t, rest())
+	at.copied = startCopyOn(t, at.source.Release(), at.target, of(l.copyArgs, at.dir)...)
 	if !l.still {
 		_, err = load.Stop()
 		check(t, err)
@@ -110,6 +123,28 @@ func (l layout) test(t *testing.T) {
 	if l.look != nil {
 		l.look(t, at)
 	}
+}
+
+// keepBusy executes statements again and again until rest is called, and at least
+// once.
+func keepBusy(t *testing.T, s *servertest.Server, statements []string) (rest func() error) {
+	ctx, stop := context.WithCancel(t.Context())
+	var busy errgroup.Group
+	if len(statements) > 0 {
+		busy.Go(func() error {
+			for {
+				if err := s.Exec(context.WithoutCancel(ctx), statements...); err != nil || ctx.Err() != nil {
+					return err
+				}
+			}
+		})
+	}
+	rest = func() error {
+		stop()
+		return busy.Wait()
+	}
+	t.Cleanup(func() { _ = rest() }) // before the server's own
+	return rest
 }
 
 func of(args func(string) []string, dir string) []string {
@@ -295,6 +330,9 @@ var oddNames = layout{
 	name: "names",
 	fill: func(t *testing.T, s *servertest.Server, _ string) {
 		engines := []string{"InnoDB", "MyISAM", "Aria", "InnoDB PARTITION BY HASH (a) (PARTITION `p#P#ä`, PARTITION `con`)"}
+		if s.Release().MySQL() {
+			engines[2] = "MyISAM ROW_FORMAT=DYNAMIC"
+		}
 		var list []string
 		for i, n := range names {
 			n = "`" + n + "`"

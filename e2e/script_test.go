@@ -144,6 +144,9 @@ const lockWait = 2 * time.Minute
 func unlocked(s *servertest.Server) error {
 	ctx, cancel := context.WithTimeout(context.Background(), lockWait)
 	defer cancel()
+	if s.Release().MySQL() {
+		return mysqlUnlocked(ctx, s)
+	}
 	if err := s.Exec(ctx, "SET lock_wait_timeout = 60", // another script may be in the middle of its backup
 		"BACKUP STAGE START", "BACKUP STAGE FLUSH", "BACKUP STAGE BLOCK_DDL", "BACKUP STAGE BLOCK_COMMIT", "BACKUP STAGE END",
 		"CREATE DATABASE IF NOT EXISTS unlocked", "DROP DATABASE IF EXISTS unlocked"); err != nil {

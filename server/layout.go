@@ -79,6 +79,8 @@ type InnoDB struct {
 	FlushLogAtTrxCommit int
 	FlushLogTimeout     time.Duration
 	EncryptLog          bool
+	// PlainOnly says that nothing recovers a backup of encrypted tablespaces.
+	PlainOnly bool
 	// OneFileEach says that the server does not start on a directory in which two
 	// files bear the id of one tablespace.
 	OneFileEach bool

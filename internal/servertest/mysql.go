@@ -2,6 +2,7 @@ package servertest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -29,6 +30,40 @@ func installMySQL(ctx context.Context, r Release, dir string, more []string) err
 	}
 	return nil
 }
+
+// WithKeys returns the same release with a keyring, which makes its programs others:
+// the server looks for the list of what it loads first of all beside its program. All
+// that is new is in dir, the keys too. Servers need PluginDir in their arguments.
+func (r Release) WithKeys(dir string) (Release, error) {
+	plugins, err := filepath.Glob(filepath.Join(r.root(), "usr/lib/mysql/plugin/*.so"))
+	if err != nil {
+		return Release{}, err
+	}
+	links := map[string]string{"usr": filepath.Join(r.root(), "usr"), "commands/mysqld": r.Command("mysqld")}
+	for _, p := range plugins {
+		links["plugin/"+filepath.Base(p)] = p
+	}
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "commands"), 0o700), os.Mkdir(filepath.Join(dir, "plugin"), 0o700)); err != nil {
+		return Release{}, fmt.Errorf("server with keys: %w", err)
+	}
+	for name, to := range links {
+		if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
+			return Release{}, fmt.Errorf("server with keys: %w", err)
+		}
+	}
+	for name, content := range map[string]string{
+		"commands/mysqld.my":                `{"components": "file://component_keyring_file"}`,
+		"plugin/component_keyring_file.cnf": fmt.Sprintf(`{"path": %q, "read_only": false}`, filepath.Join(dir, "keys")),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			return Release{}, fmt.Errorf("server with keys: %w", err)
+		}
+	}
+	return Release{name: r.name, dir: dir}, nil
+}
+
+// PluginDir is the argument that a server WithKeys needs, and its Install as well.
+func (r Release) PluginDir() string { return "--plugin-dir=" + filepath.Join(r.dir, "plugin") }
 
 // forgetIdentity makes the server take a new server_uuid, which all copies of a
 // template would share.
@@ -151,4 +186,42 @@ func (w *stormWorker) instant(ctx context.Context) error {
 		what = "DROP COLUMN y%d"
 	}
 	return w.do(ctx, "ALTER TABLE "+w.name()+" "+fmt.Sprintf(what, w.rand.IntN(3))+", ALGORITHM=INSTANT")
+}
+
+// undoer is the worker that has undo tablespaces truncated.
+const undoer = "undo"
+
+// undoSpaces are the undo tablespaces that it has. Two more stay in use: the server
+// needs them.
+var undoSpaces = []string{"storm_undo_a", "storm_undo_b"}
+
+func (w *stormWorker) createUndo(ctx context.Context) error {
+	for _, u := range undoSpaces {
+		// An error says that it is there.
+		if err := w.do(ctx, "CREATE UNDO TABLESPACE "+u+" ADD DATAFILE '"+u+".ibu'"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// truncateUndo has the server empty an undo tablespace, which gets another space id,
+// and uses it again. It waits for that no longer than a backup may hold it up.
+func (w *stormWorker) truncateUndo(ctx context.Context) error {
+	u := undoSpaces[w.rand.IntN(len(undoSpaces))]
+	if err := w.do(ctx, "ALTER UNDO TABLESPACE "+u+" SET INACTIVE"); err != nil {
+		return err
+	}
+	for limit := time.Now().Add(standTimeout); ; time.Sleep(20 * time.Millisecond) {
+		state, err := w.server.String(ctx, "SELECT STATE FROM information_schema.INNODB_TABLESPACES WHERE NAME = ?", u)
+		if err != nil {
+			return err
+		}
+		if state == "empty" {
+			return w.do(ctx, "ALTER UNDO TABLESPACE "+u+" SET ACTIVE")
+		}
+		if time.Now().After(limit) {
+			return fmt.Errorf("undo tablespace %s is %q after %v", u, state, standTimeout)
+		}
+	}
 }

@@ -11,13 +11,14 @@ import (
 // Release is a server's program of one version.
 type Release struct {
 	name string // of its directory, if it is not the system's
+	dir  string // of its programs, if they are not where they were unpacked
 }
 
 // The releases that tests run on.
 var (
-	MariaDB1011 = Release{"mariadb-10.11"} // the one that the system has in its path
-	MariaDB118  = Release{"mariadb-11.8"}
-	MySQL97     = Release{"mysql-9.7"}
+	MariaDB1011 = Release{name: "mariadb-10.11"} // the one that the system has in its path
+	MariaDB118  = Release{name: "mariadb-11.8"}
+	MySQL97     = Release{name: "mysql-9.7"}
 )
 
 // chosen names, in the environment, the release that is the usual one. Its
@@ -38,7 +39,7 @@ func choose() error {
 // Usual is the release of tests that do not say on which they run.
 func Usual() Release {
 	if name := os.Getenv(chosen); name != "" {
-		return Release{name}
+		return Release{name: name}
 	}
 	return MariaDB1011
 }
@@ -112,6 +113,9 @@ func (r Release) Command(program string) string {
 
 // root is where scripts/unpack-server.sh unpacks a release.
 func (r Release) root() string {
+	if r.dir != "" {
+		return r.dir
+	}
 	cache := os.Getenv("XDG_CACHE_HOME")
 	if cache == "" {
 		cache = filepath.Join(os.Getenv("HOME"), ".cache")

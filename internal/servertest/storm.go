@@ -41,6 +41,8 @@ var stormEngines = []struct{ name, options string }{
 	{"csv", "ENGINE=CSV"},
 	{"parts", "ENGINE=InnoDB"},
 	{importer, "ENGINE=InnoDB"},
+	{"archive", "ENGINE=ARCHIVE"},
+	{undoer, "ENGINE=InnoDB"},
 }
 
 // importer is the worker that discards and imports tablespaces.
@@ -60,7 +62,8 @@ func (s *Server) StartStorm(ctx context.Context, seed uint64, only ...string) (*
 		if len(only) > 0 && !slices.Contains(only, e.name) || e.name == importer && filePerTable == "0" {
 			continue
 		}
-		if s.opts.Release.MySQL() && strings.HasPrefix(e.name, "aria") {
+		ofMySQL, ofMariaDB := e.name == "archive" || e.name == undoer, strings.HasPrefix(e.name, "aria")
+		if s.opts.Release.MySQL() && ofMariaDB || !s.opts.Release.MySQL() && ofMySQL {
 			continue
 		}
 		conn, err := s.db.Conn(ctx)
@@ -108,6 +111,12 @@ func (w *stormWorker) run(ctx context.Context) error {
 		step = w.importTwin
 		// An import that failed left them.
 		if err := w.server.DropTwins(work); err != nil {
+			return fmt.Errorf("storm of %s: %w", w.engine, err)
+		}
+	}
+	if w.engine == undoer {
+		step = w.truncateUndo
+		if err := w.createUndo(work); err != nil {
 			return fmt.Errorf("storm of %s: %w", w.engine, err)
 		}
 	}
@@ -176,7 +185,7 @@ func (w *stormWorker) step(ctx context.Context) error {
 
 func (w *stormWorker) create(ctx context.Context, t, options string) error {
 	columns := "(id INT NOT NULL PRIMARY KEY, a INT, b VARCHAR(300)) "
-	if w.engine == "csv" {
+	if w.engine == "csv" || w.engine == "archive" { // no keys
 		columns = "(id INT NOT NULL, a INT NOT NULL, b VARCHAR(300) NOT NULL) "
 	}
 	return w.do(ctx, "CREATE TABLE IF NOT EXISTS "+t+" "+columns+options)

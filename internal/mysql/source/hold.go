@@ -10,12 +10,17 @@ import (
 	"time"
 
 	"github.com/xbstream/xbstream/format"
+	"github.com/xbstream/xbstream/internal/pause"
 	"github.com/xbstream/xbstream/server"
 )
 
 // hold is a redo log consumer: the server keeps what it has not read. There is
 // one for a whole server, and it belongs to a session, so that the server lets go
 // when the connection is closed (InnoDB log0meb.cc).
+//
+// A server whose log is full waits for its consumer, and all writes with it. So the
+// session is a lease: this process renews it, and loses it when it is stopped or cut
+// off.
 type hold struct {
 	s *server.Session
 
@@ -28,6 +33,13 @@ type hold struct {
 // wait for nobody.
 const holdPatience = 10 * time.Second
 
+// leaseSeconds is how long the server keeps redo for a process that says nothing,
+// renewEvery how often this one says something.
+const (
+	leaseSeconds = 5
+	renewEvery   = time.Second
+)
+
 // HoldRedo registers a consumer. Another backup may have done that; then this one
 // goes on without.
 func (m *mysql) HoldRedo(ctx context.Context) (server.RedoHold, error) {
@@ -38,8 +50,7 @@ func (m *mysql) HoldRedo(ctx context.Context) (server.RedoHold, error) {
 	}
 	h := &hold{s: m.s, conn: conn}
 	context.AfterFunc(ctx, func() { h.Close() })
-	// It may be idle for long while the server writes nothing.
-	if _, err := conn.ExecContext(ctx, "SET SESSION wait_timeout=2147483"); err != nil {
+	if _, err := conn.ExecContext(ctx, fmt.Sprintf("SET SESSION wait_timeout=%d", leaseSeconds)); err != nil {
 		h.Close()
 		return nil, m.s.Fail(op, err)
 	}
@@ -53,7 +64,18 @@ func (m *mysql) HoldRedo(ctx context.Context) (server.RedoHold, error) {
 		m.s.Log.Warn("the server keeps redo for another backup already, and not for this one: redo may be lost if it is not read in time")
 		return nil, nil
 	}
+	go h.renew(ctx)
 	return h, nil
+}
+
+// renew keeps the session from being idle for too long. The end of it is told by the
+// next Advance.
+func (h *hold) renew(ctx context.Context) {
+	for pause.For(ctx, renewEvery) == nil {
+		if _, err := h.call(ctx, "SELECT 0"); err != nil {
+			return
+		}
+	}
 }
 
 // call returns what a function does. It says 1 for a refusal, which is no error.

@@ -120,20 +120,77 @@ func (m *mysql) Discarded(ctx context.Context) (map[format.SpaceID]bool, error) 
 	return ids, nil
 }
 
-// filesQuery lists the files that InnoDB has open. INNODB_DATAFILES is not it: that
-// lacks mysql.ibd, and has discarded tablespaces. Those have no FILE_TYPE here.
-const filesQuery = "SELECT FILE_NAME FROM information_schema.FILES WHERE ENGINE = 'InnoDB' AND FILE_TYPE IN ('TABLESPACE', 'UNDO LOG')"
+// A tablespace is what InnoDB knows of one. The files of most are in another table.
+type tablespace struct {
+	name      string
+	discarded bool
+	encrypted bool
+}
 
-// SpaceFile asks InnoDB for the file that it has open; it needs PROCESS.
-func (m *mysql) SpaceFile(ctx context.Context, id format.SpaceID) (string, error) {
-	rows, err := server.Rows(ctx, m.s.DB, filesQuery+" AND FILE_ID = "+id.String())
+// dictionarySpace is that of mysql.ibd, which INNODB_DATAFILES lacks.
+const dictionarySpace = "4294967294"
+
+// spaces asks InnoDB for its tablespaces; it needs PROCESS. The system tablespace is
+// not among them.
+//
+// The view FILES has all in one place, but it waits for every ALTER TABLE that copies
+// rows, or that waits itself (seen on 9.7.4, as with INNODB_TABLES).
+func (m *mysql) spaces(ctx context.Context) (map[string]tablespace, error) {
+	rows, err := server.Rows(ctx, m.s.DB, "SELECT SPACE, NAME, STATE, ENCRYPTION FROM information_schema.INNODB_TABLESPACES")
 	if err != nil {
-		return "", m.s.Fail("ask for the file of a tablespace", err)
+		return nil, m.s.Fail("ask for the tablespaces", err)
 	}
-	if len(rows) != 1 { // the system tablespace may have several
+	spaces := make(map[string]tablespace, len(rows))
+	for _, row := range rows {
+		spaces[row["SPACE"]] = tablespace{row["NAME"], row["STATE"] == "discarded", row["ENCRYPTION"] == "Y"}
+	}
+	return spaces, nil
+}
+
+// files returns the paths of all data files, with the spaces that they belong to. Those
+// of a statement that runs are not committed to the dictionary yet, but have the name
+// of their tablespace.
+func (m *mysql) files(ctx context.Context) (files map[string]string, spaces map[string]tablespace, err error) {
+	if spaces, err = m.spaces(ctx); err != nil {
+		return nil, nil, err
+	}
+	rows, err := server.Rows(ctx, m.s.DB, "SELECT SPACE, PATH FROM information_schema.INNODB_DATAFILES")
+	if err != nil {
+		return nil, nil, m.s.Fail("ask for the files of the tablespaces", err)
+	}
+	files = make(map[string]string, len(rows)+1)
+	found := make(map[string]bool, len(rows))
+	for _, row := range rows {
+		id := row["SPACE"]
+		found[id] = true
+		if !spaces[id].discarded {
+			files[path.Clean(row["PATH"])] = id
+		}
+	}
+	for id, s := range spaces {
+		if !found[id] && (id == dictionarySpace || strings.Contains(s.name, "/")) {
+			files[s.name+".ibd"] = id
+		}
+	}
+	return files, spaces, nil
+}
+
+// SpaceFile returns the file that InnoDB has for a tablespace; it needs PROCESS.
+func (m *mysql) SpaceFile(ctx context.Context, id format.SpaceID) (string, error) {
+	files, _, err := m.files(ctx)
+	if err != nil {
+		return "", err
+	}
+	var found []string
+	for file, of := range files {
+		if of == id.String() {
+			found = append(found, file)
+		}
+	}
+	if len(found) != 1 { // the system tablespace may have several
 		return "", nil
 	}
-	return rows[0]["FILE_NAME"], nil
+	return found[0], nil
 }
 
 // TableNames reads InnoDB's dictionary; it needs PROCESS.
@@ -169,26 +226,28 @@ func (m *mysql) KnowsTable(ctx context.Context, name string) (bool, error) {
 	return len(rows) > 0, nil
 }
 
-// OpenFiles asks for what InnoDB has open; it needs PROCESS.
+// OpenFiles asks InnoDB for its files; it needs PROCESS.
 func (m *mysql) OpenFiles(ctx context.Context) (map[string]bool, error) {
-	return m.filesOf(ctx, filesQuery)
+	return m.filesOf(ctx, func(tablespace) bool { return true })
 }
 
-// EncryptedFiles asks the dictionary; it needs PROCESS.
+// EncryptedFiles asks InnoDB; it needs PROCESS.
 func (m *mysql) EncryptedFiles(ctx context.Context) (map[string]bool, error) {
-	return m.filesOf(ctx, filesQuery+" AND FILE_ID IN (SELECT SPACE FROM information_schema.INNODB_TABLESPACES WHERE ENCRYPTION = 'Y')")
+	return m.filesOf(ctx, func(s tablespace) bool { return s.encrypted })
 }
 
-func (m *mysql) filesOf(ctx context.Context, query string) (map[string]bool, error) {
-	rows, err := server.Rows(ctx, m.s.DB, query)
+func (m *mysql) filesOf(ctx context.Context, wanted func(tablespace) bool) (map[string]bool, error) {
+	files, spaces, err := m.files(ctx)
 	if err != nil {
-		return nil, m.s.Fail("ask for the files of the tablespaces", err)
+		return nil, err
 	}
-	files := make(map[string]bool, len(rows))
-	for _, row := range rows {
-		files[path.Clean(row["FILE_NAME"])] = true
+	list := make(map[string]bool, len(files))
+	for file, id := range files {
+		if wanted(spaces[id]) {
+			list[file] = true
+		}
 	}
-	return files, nil
+	return list, nil
 }
 
 // The LSNs among the status variables, which need no privilege. Unlike log_status
