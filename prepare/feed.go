@@ -87,7 +87,7 @@ func (l *redoLog) recognise(ctx context.Context) error {
 	}
 }
 
-var errNoDialect = errors.New("no mini-transaction of any dialect at the start of the redo")
+var errNoDialect = errors.New("the redo starts with no mini-transaction of MariaDB or MySQL")
 
 // Close ends reading and frees what Run has not taken.
 func (f *Feed) Close() {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/xbstream/xbstream/internal/innodb/redolog"
 )
 
 // kept are the records that must be in the log that is left, by their key.
@@ -17,6 +19,7 @@ type kept struct {
 
 type keptRecord struct {
 	seq    int // in the order of the log
+	rank   redolog.Rank
 	record []byte
 }
 
@@ -31,7 +34,7 @@ func (g *gatherer) keep(run []byte) error {
 	if g.surveyed {
 		return nil
 	}
-	key, record, err := g.dialect.Keep(run)
+	key, rank, record, err := g.dialect.Keep(run)
 	if err != nil {
 		return err
 	}
@@ -40,14 +43,17 @@ func (g *gatherer) keep(run []byte) error {
 		k.records = map[uint64]keptRecord{}
 	}
 	old, ok := k.records[key]
+	if ok && slices.Compare(rank[:], old.rank[:]) < 0 {
+		return nil
+	}
 	if k.size += len(record) - len(old.record); !ok {
 		k.size += keptOverhead
 	}
 	if k.size > maxKept {
-		return fmt.Errorf("more than %d bytes of records that the new log must have", maxKept)
+		return fmt.Errorf("AUTO_INCREMENT counters and marks of damaged indexes in the redo take more than %d bytes", maxKept)
 	}
 	k.seen++
-	k.records[key] = keptRecord{seq: k.seen, record: bytes.Clone(record)}
+	k.records[key] = keptRecord{seq: k.seen, rank: rank, record: bytes.Clone(record)}
 	return nil
 }
 

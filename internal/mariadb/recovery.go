@@ -74,7 +74,9 @@ func (recovery) LeftEnd([]byte) (format.LSN, bool) { return 0, false }
 
 var errKeep = errors.New("no redo of MariaDB must be kept")
 
-func (recovery) Keep([]byte) (uint64, []byte, error) { return 0, nil, errKeep }
+func (recovery) Keep([]byte) (key uint64, rank redolog.Rank, record []byte, err error) {
+	return 0, rank, nil, errKeep
+}
 
 func (recovery) RollsBack() bool { return false }
 

@@ -2,6 +2,7 @@ package mysql
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 	"testing"
 
@@ -27,18 +28,28 @@ func TestLeave(t *testing.T) {
 	d := recovery{}
 	counter := []byte{byte(redo.TableDynamicMeta), 77, 1, 2, 10}
 	corrupted := []byte{byte(redo.TableDynamicMeta), 77, 1, 1, 0}
+	other := append([]byte{byte(redo.TableDynamicMeta), 77, 1, 1, 1}, make([]byte, 12)...)
+	smaller, newer := bytes.Clone(counter), bytes.Clone(counter)
+	smaller[4]--
+	newer[2], newer[4] = 2, 1
+	_, low, _, err1 := d.Keep(smaller)
+	_, rank, _, err2 := d.Keep(counter)
+	_, high, _, err3 := d.Keep(newer)
+	if err := errors.Join(err1, err2, err3); err != nil || slices.Compare(low[:], rank[:]) >= 0 || slices.Compare(rank[:], high[:]) >= 0 {
+		t.Errorf("ranks %v, %v, %v: %v", low, rank, high, err)
+	}
 	var kept [][]byte
 	keys := map[uint64]bool{}
-	for _, record := range [][]byte{counter, corrupted} {
-		key, got, err := d.Keep(append(bytes.Clone(record), 1, 2, 3))
+	for _, record := range [][]byte{counter, corrupted, other} {
+		key, _, got, err := d.Keep(append(bytes.Clone(record), 1, 2, 3))
 		if err != nil || !bytes.Equal(got, record) {
 			t.Fatalf("kept %x: %v", got, err)
 		}
 		keys[key] = true
 		kept = append(kept, got)
 	}
-	if len(keys) != 2 {
-		t.Error("one of two kinds of records is kept")
+	if len(keys) != 3 {
+		t.Error("one record takes the place of another kind, or of another index")
 	}
 	for _, end := range []format.LSN{8204, 8205, 9000, 8192 + 507, 8192 + 512 + 12} {
 		left, err := d.Leave(end, "MySQL 8.0.30", kept)

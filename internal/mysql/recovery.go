@@ -3,6 +3,7 @@ package mysql
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"strings"
 	"sync"
@@ -54,7 +55,7 @@ const (
 	logUnit    = 64 << 10
 )
 
-var errLargeLog = errors.New("a server takes no more than 4 GiB of redo in one file; prepare without a server takes any")
+var errLargeLog = errors.New("a server takes no more than 4 GiB of redo in one file; prepare without --with-server has no such limit")
 
 func newServerLog(w io.Writer, head redolog.Head) (*serverLog, error) {
 	l := &serverLog{w: w}
@@ -132,18 +133,21 @@ func (recovery) LeftEnd(head []byte) (format.LSN, bool) {
 // packedUUID tells a log for a server's recovery from one that recovery left.
 const packedUUID = redo.EmptyUUID + 1
 
-// Keep returns a TABLE_DYNAMIC_META. The server takes the last one for each table, of
-// either kind (InnoDB log0recv.cc, MetadataRecover::parseMetadataLog).
-func (recovery) Keep(run []byte) (key uint64, record []byte, err error) {
+// Keep returns a TABLE_DYNAMIC_META. Of the counters of a table the server takes that
+// of the newest version, and the largest of these: two sessions may write theirs the
+// wrong way round. It joins the lists of damaged indexes, so all of them are kept
+// (InnoDB log0recv.cc, MetadataRecover::parseMetadataLog; dict0dict.cc, aggregate).
+func (recovery) Keep(run []byte) (key uint64, rank redolog.Rank, record []byte, err error) {
 	r, n, err := redo.Next(run)
 	if err != nil {
-		return 0, nil, err
+		return 0, rank, nil, err
 	}
-	key = r.Table << 1
-	if _, counter := r.AutoIncrement(); counter {
-		key |= 1
+	if counter, ok := r.AutoIncrement(); ok {
+		return r.Table<<1 | 1, redolog.Rank{r.Version, counter}, run[:n], nil
 	}
-	return key, run[:n], nil
+	h := fnv.New64a()
+	h.Write(run[:n])
+	return h.Sum64() &^ 1, rank, run[:n], nil
 }
 
 // RollsBack: InnoDB is the only engine that prepares, so that the server rolls back

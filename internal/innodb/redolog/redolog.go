@@ -23,8 +23,9 @@ var (
 	ErrMalformed = errors.New("malformed redo record")
 )
 
-// MaxMTR bounds the size of a mini-transaction in bytes, in every dialect.
-const MaxMTR = 1 << 20
+// MaxMTR bounds the size of a mini-transaction in bytes, in every dialect. MySQL
+// writes a partial update of a JSON column in one, however large the new value is.
+const MaxMTR = 32 << 20
 
 // Dialect reads the redo of one family. Its methods may be called from several
 // goroutines, and keep nothing of what they are given.
@@ -61,8 +62,8 @@ type Dialect interface {
 	// if it is something else.
 	LeftEnd(head []byte) (end format.LSN, ok bool)
 	// Keep returns what Leave must be given of a run that is Keeps: a record. Of those
-	// with the same key only the last is needed.
-	Keep(run []byte) (key uint64, record []byte, err error)
+	// with the same key only that of the highest rank is needed.
+	Keep(run []byte) (key uint64, rank Rank, record []byte, err error)
 	// RollsBack says whether a server that starts without a binary log rolls back the
 	// transactions that its source had prepared by itself, or refuses to start.
 	RollsBack() bool
@@ -97,6 +98,9 @@ type Dialect interface {
 // bytes, too, as those of log blocks, an LSN does not say where in the file something
 // is. Positions are in the order of LSNs.
 type Position = format.RedoPosition
+
+// Rank orders records that replace each other, by its first number, then by its second.
+type Rank [2]uint64
 
 // Server says how to drive a server of a family.
 type Server struct {

@@ -10,7 +10,7 @@ import (
 
 // MaxMTR bounds the size of a mini-transaction in bytes (InnoDB mtr0types.h,
 // MTR_SIZE_MAX). The largest seen in millions had 32 KB.
-const MaxMTR = redolog.MaxMTR
+const MaxMTR = 1 << 20
 
 const (
 	nonceSize = 8
