@@ -57,7 +57,10 @@ func (tr *Tree) SettleManifest(m *format.Manifest, histories Histories, parallel
 	var undo undoFiles
 	err = tr.readFirstPages(parallel, names, func(rel string, p firstPage) error {
 		if byPath[rel].Kind == format.KindUndo {
-			undo.note(rel, p)
+			known := undo.note(rel, p)
+			if !p.written && !known {
+				return fmt.Errorf("%s: page 0 was never written: %w", rel, backupdir.ErrIncomplete)
+			}
 			if !p.written {
 				return nil
 			}

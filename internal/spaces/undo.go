@@ -19,14 +19,16 @@ type undoFiles struct {
 	unwritten map[string]int
 }
 
-func (u *undoFiles) note(rel string, p firstPage) {
+// note says whether the name tells the id.
+func (u *undoFiles) note(rel string, p firstPage) bool {
 	match := undoName.FindStringSubmatch(rel)
 	if match == nil {
-		return
+		return false
 	}
 	n, err := strconv.Atoi(match[1])
 	switch {
 	case err != nil:
+		return false
 	case p.written:
 		u.offset = int(p.id) - n
 	case u.unwritten == nil:
@@ -34,6 +36,7 @@ func (u *undoFiles) note(rel string, p firstPage) {
 	default:
 		u.unwritten[rel] = n
 	}
+	return true
 }
 
 func (u *undoFiles) claimUnwritten(tr *Tree) error {

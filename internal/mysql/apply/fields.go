@@ -87,7 +87,10 @@ func (x *rows) lookCompact(rec int, r *row) {
 		return
 	case info&infoVersioned != 0:
 		version = h.next()
-		if !x.index.Versioned || info&infoInstant != 0 {
+		// A table that got columns by INSTANT before 8.0.29 gives each row a version,
+		// too, which is 0 then (InnoDB rem0wrec.cc, rec_convert_dtuple_to_rec_comp).
+		upgraded := x.index.Instant != 0 && version == 0
+		if !x.index.Versioned && !upgraded || info&infoInstant != 0 {
 			x.Bad = true
 			return
 		}
@@ -147,8 +150,8 @@ func (x *rows) nullable(status, stored, version int) (n int) {
 			among = x.index.Instant
 		}
 	}
-	for i := range among {
-		f := &x.index.Fields[i]
+	for p := range among { // in the order of the row, with what was dropped since
+		f := &x.index.Fields[x.at(p)]
 		if f.Nullable && (version < 0 || has(f, version)) {
 			n++
 		}
