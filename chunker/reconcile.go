@@ -66,7 +66,7 @@ func Reconcile(copied []Result, now []File, away map[format.SpaceID]bool, loaded
 		k := spaceFile{f.SpaceID, f.firstPage()}
 		i := -1
 		if !f.Unwritten {
-			i = goodCopy(candidates[k], f, away[f.SpaceID], loaded[f.SpaceID])
+			i = goodCopy(candidates[k], f, away[f.SpaceID] || f.Unlogged, loaded[f.SpaceID])
 		}
 		if i < 0 {
 			p.Copy = append(p.Copy, f)

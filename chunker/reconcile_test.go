@@ -92,6 +92,8 @@ func TestReconcileAfterAnIndexWasBuilt(t *testing.T) {
 	r := Result{File: a, Entry: format.File{No: 1, Path: a.Rel, Space: &format.Space{ID: 7}}, Signature: a.Signature, Began: began}
 	written := a
 	written.Signature.Size = 2
+	untold := written
+	untold.Unlogged = true
 	for _, c := range []struct {
 		name   string
 		now    File
@@ -100,6 +102,7 @@ func TestReconcileAfterAnIndexWasBuilt(t *testing.T) {
 	}{
 		{"never", written, time.Time{}, "keep 1=d/a.ibd"},
 		{"after the copy began", written, began.Add(time.Second), "copy d/a.ibd discard 1"},
+		{"at any time, and no redo tells", untold, time.Time{}, "copy d/a.ibd discard 1"},
 		{"after it, and nothing was written", a, began.Add(time.Second), "keep 1=d/a.ibd"},
 		{"before it", written, began.Add(-time.Second), "keep 1=d/a.ibd"},
 	} {

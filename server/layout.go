@@ -81,6 +81,9 @@ type InnoDB struct {
 	EncryptLog          bool
 	// PlainOnly says that nothing recovers a backup of encrypted tablespaces.
 	PlainOnly bool
+	// HiddenImports says that page 0 does not show whether IMPORT TABLESPACE wrote a
+	// file, and that whatever is away when a backup begins was discarded.
+	HiddenImports bool
 	// OneFileEach says that the server does not start on a directory in which two
 	// files bear the id of one tablespace.
 	OneFileEach bool

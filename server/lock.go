@@ -144,6 +144,15 @@ func (c Config) lockWaitSeconds() int64 {
 	return min(int64(math.Ceil((budget + serverGrace).Seconds())), year)
 }
 
+// WithinLockTimeout bounds a question that is asked while locks are held by the time
+// that a lock may take.
+func (s *Session) WithinLockTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
+	if d := s.config.lockTimeout(); d >= 0 {
+		return context.WithTimeout(ctx, d)
+	}
+	return context.WithCancel(ctx)
+}
+
 // Stage takes a lock. It gives everything up when the budget runs out, when ctx
 // ends, or when the statement fails.
 func (l *Lock) Stage(ctx context.Context, name, statement string) error {

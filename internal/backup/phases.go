@@ -164,6 +164,9 @@ func (p *phases) spacesToCopy(ctx context.Context) ([]chunker.File, error) {
 // A file that the server does not have open may have been written by somebody
 // else, of whose writes the redo has nothing.
 func (p *phases) trustOpen(ctx context.Context, away map[format.SpaceID]bool) (trusted bool, err error) {
+	if p.layout.InnoDB.HiddenImports {
+		return false, nil
+	}
 	var open map[string]bool
 	for _, f := range p.plan.Copy {
 		if !away[f.SpaceID] || !f.NotImportedSince(p.redo.Start().CheckpointLSN) {
@@ -425,8 +428,8 @@ func (p *phases) position(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	// Where commits go on, redo that was read after this moment would have some of
-	// which the position does not know.
+	// Where commits go on, redo read after this moment would hold commits that are
+	// not before the position.
 	resume := p.tail.Pause()
 	defer resume()
 	read := p.tail.Position()

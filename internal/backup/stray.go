@@ -38,10 +38,15 @@ func (p *phases) settleUnwritten(ctx context.Context) error {
 	return nil
 }
 
-// unused says whether InnoDB's dictionary has no table of a file's name.
+// unused says whether InnoDB's dictionary has no table of a file's name, and the
+// server has not got it open: it does not have the names of all files.
 func (b *run) unused(ctx context.Context, f chunker.File) (bool, error) {
 	known, err := b.source.KnowsTable(ctx, strings.TrimSuffix(f.Rel, ".ibd"))
-	return err == nil && !known, err
+	if err != nil || known {
+		return false, err
+	}
+	open, err := b.source.OpenFiles(ctx)
+	return err == nil && !open[f.Rel] && !open[f.Source], err
 }
 
 // warnUnused names the files that are no tablespaces, as they are once DDL is
@@ -124,7 +129,7 @@ func (p *phases) settleStrays(ctx context.Context) error {
 		}
 		what := "kept as ordinary files"
 		if leave {
-			what = "left out, as no server starts beside them"
+			what = "left out: the server does not start with two files of one tablespace"
 		}
 		p.Log.Warn("files bear the space id of another table and are "+what, "space", k.id, "table", file, "files", len(all)-1)
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/xbstream/xbstream/internal/innodb"
 	"github.com/xbstream/xbstream/internal/innodb/filename"
 	"github.com/xbstream/xbstream/internal/mysql/pages"
+	"github.com/xbstream/xbstream/internal/pause"
 	"github.com/xbstream/xbstream/internal/source"
 )
 
@@ -89,7 +90,10 @@ func (d *Discoverer) InnoDB(ctx context.Context) ([]chunker.File, error) {
 	if err := d.elsewhere(list, known); err != nil {
 		return nil, err
 	}
-	return list.files, d.leaveOut(ctx, list.files)
+	if err := d.leaveOut(ctx, list.files); err != nil {
+		return nil, err
+	}
+	return list.files, d.mustSee(ctx, known)
 }
 
 // spaces collects the files of tablespaces, each once.
@@ -191,6 +195,49 @@ func (d *Discoverer) elsewhere(list *spaces, known map[string]bool) error {
 	return nil
 }
 
+// patience is how long a file that the dictionary names may be away: one that is
+// renamed, or an undo tablespace that is made anew, is for a moment.
+var patience = 10 * time.Second
+
+// mustSee makes sure that the files outside the data directory that the dictionary
+// names are there: they may be on a file system that this process does not see, as
+// that of a container. What is in the data directory is found without the dictionary.
+func (d *Discoverer) mustSee(ctx context.Context, known map[string]bool) error {
+	away := func() string {
+		for _, name := range slices.Sorted(maps.Keys(known)) {
+			if !filepath.IsAbs(name) || kindOf(filepath.Base(name)) == "" || !d.wantsElsewhere(name) {
+				continue
+			}
+			if _, err := os.Lstat(name); errors.Is(err, fs.ErrNotExist) {
+				return name
+			}
+		}
+		return ""
+	}
+	for limit := time.Now().Add(patience); ; {
+		name := away()
+		switch {
+		case name == "":
+			return nil
+		case time.Now().After(limit):
+			return fmt.Errorf("the server has a tablespace %s, and there is no such file here: mount its directory at the same path, or leave its table out", name)
+		}
+		if err := pause.For(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+		var err error
+		if known, err = d.layout.OpenFiles(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// wantsElsewhere says whether a file outside the data directory is of a table that is wanted.
+func (d *Discoverer) wantsElsewhere(name string) bool {
+	db, file := path.Split(d.restored(name, kindOf(filepath.Base(name))))
+	return db == "" || d.wants(path.Clean(db), file)
+}
+
 // restored is where a file is put that is not found by the walk: below its
 // database if it is in a directory of that name, as a table's is.
 func (d *Discoverer) restored(name string, kind format.FileKind) string {
@@ -236,6 +283,10 @@ func (d *Discoverer) file(abs, rel string, kind format.FileKind) chunker.File {
 	if abs != filepath.Join(d.layout.DataDir, filepath.FromSlash(rel)) {
 		f.Source = abs
 	}
+	// A full-text index is built by loading its tables without redo, and the
+	// INDEX_LOAD that tells of it names the user's table instead (MySQL ddl0fts.cc,
+	// FTS::Inserter::insert; ddl0builder.cc, Builder::write_redo).
+	f.Unlogged = filename.Internal(rel)
 	return f
 }
 
@@ -447,12 +498,15 @@ func isDatabase(name string, entries []fs.DirEntry) bool {
 }
 
 // excluded says whether a path, or what it is below or a number of, is in the
-// layout's list.
+// layout's lists.
 func (d *Discoverer) excluded(abs string) bool {
+	after := func(x string) (rest string, ok bool) { return strings.CutPrefix(abs, filepath.Clean(x)) }
 	return slices.ContainsFunc(d.layout.ExcludePaths, func(x string) bool {
-		x = filepath.Clean(x)
-		rest, ok := strings.CutPrefix(abs, x)
-		return ok && (rest == "" || rest[0] == filepath.Separator || numbered.MatchString(rest))
+		rest, ok := after(x)
+		return ok && (rest == "" || rest[0] == filepath.Separator)
+	}) || slices.ContainsFunc(d.layout.ExcludeBases, func(x string) bool {
+		rest, ok := after(x)
+		return ok && numbered.MatchString(rest)
 	})
 }
 

@@ -94,6 +94,7 @@ func innodbOf(v *server.Variables) (server.InnoDB, error) {
 		EncryptLog:          v.On("innodb_redo_log_encrypt"),
 		ReadOnly:            v.On("innodb_read_only"),
 		PlainOnly:           true,
+		HiddenImports:       true,
 		OneFileEach:         true, // fil0fil.cc, Tablespace_dirs::scan
 	}
 	if i.DataFilePath == "" {
