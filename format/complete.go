@@ -130,7 +130,7 @@ func (e *Entries) Check(m *Manifest, partial bool) error {
 		return fmt.Errorf("%q: %w", e.link, errLink)
 	}
 	if e.own != "" && m.Backup.Server.Dialect == DialectMySQL {
-		return fmt.Errorf("%q: a MySQL server makes it anew for each data directory", e.own)
+		return fmt.Errorf("%q must not be in a backup: MySQL makes one for each data directory", e.own)
 	}
 	return e.checkSystem(&m.Backup.Server, partial)
 }

@@ -1,5 +1,5 @@
 // Package prepare recovers a copied data directory in place, so that a server
-// started on it needs no recovery of its own.
+// started on it need not recover any page.
 //
 // The directory holds data files copied while the server was writing them, and
 // one linear redo log from a checkpoint before the first page was copied to an

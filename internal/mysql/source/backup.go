@@ -62,8 +62,14 @@ func (b *backup) gone() error {
 
 // BlockDDL waits for DDL that is running. It also keeps undo tablespaces from being
 // truncated.
+//
+// ALTER INSTANCE DISABLE INNODB REDO_LOG waits for the lock, too, so that one look
+// shows whether it came before. The tail looks now and then, and may have been late.
 func (b *backup) BlockDDL(ctx context.Context) error {
-	return b.Stage(ctx, lockInstance, "LOCK INSTANCE FOR BACKUP")
+	if err := b.Stage(ctx, lockInstance, "LOCK INSTANCE FOR BACKUP"); err != nil {
+		return err
+	}
+	return b.m.checkRedoEnabled(ctx)
 }
 
 // BlockCommit locks the tables against writes, and writes what the engines have of
@@ -141,7 +147,26 @@ func (b *backup) Galera(context.Context) (*format.GaleraPosition, error) { retur
 // what belongs together.
 const statusQuery = "SELECT LOCAL, STORAGE_ENGINES FROM performance_schema.log_status"
 
-// Position asks in the lock connection, once for all.
+// ask asks while the locks are held, for as long as a lock may take. It does so in
+// another connection: a server that does not answer, as when the disk of its binary
+// log is full, is not moved by KILL, and would keep the locks of one that waits.
+func (b *backup) ask(ctx context.Context, op, query string) ([]map[string]string, error) {
+	if err := b.gone(); err != nil {
+		return nil, err
+	}
+	limited, cancel := b.m.s.WithinLockTimeout(ctx)
+	defer cancel()
+	rows, err := server.Rows(limited, b.m.s.DB, query)
+	switch {
+	case err == nil:
+		return rows, b.gone()
+	case limited.Err() != nil && ctx.Err() == nil:
+		return nil, &server.Error{Kind: server.ErrLockTimeout, Op: op, Err: fmt.Errorf("the server does not answer; is the disk of its binary or relay log full? (%w)", err)}
+	}
+	return nil, b.m.s.Fail(op, err)
+}
+
+// Position asks for all that belongs together at once.
 func (b *backup) Position(ctx context.Context) (server.Position, error) {
 	const op = "ask for the position"
 	var p server.Position
@@ -154,7 +179,7 @@ func (b *backup) Position(ctx context.Context) (server.Position, error) {
 	if err != nil {
 		return p, err
 	}
-	rows, err := b.Query(ctx, op, statusQuery)
+	rows, err := b.ask(ctx, op, statusQuery)
 	if err != nil {
 		return p, err
 	}

@@ -36,22 +36,28 @@ func (m *mysql) Check(ctx context.Context, w server.Wanted) error {
 }
 
 func (m *mysql) checkLog(ctx context.Context, l server.Layout) error {
-	status, err := m.status(ctx, "Innodb_redo_log_enabled")
-	if err != nil {
-		return err
-	}
 	switch {
 	case l.InnoDB.ReadOnly:
 		return server.Unsupported("innodb_read_only=ON is not supported: stop the server and copy its files, nothing changes them")
-	case status["Innodb_redo_log_enabled"] == "OFF":
-		return server.Unsupported("the redo log is disabled: pages change without a trace; run ALTER INSTANCE ENABLE INNODB REDO_LOG first")
+	case l.Variables["performance_schema"] == "OFF":
+		// The lock is watched there.
+		return server.Unsupported("performance_schema=OFF is not supported: start the server with performance_schema=ON")
 	case l.InnoDB.EncryptLog:
 		return server.Unsupported("innodb_redo_log_encrypt=ON is not supported")
 	case l.Variables["innodb_log_checksums"] == "OFF":
 		// The end of the log could not be told from a block that is half written.
 		return server.Unsupported("innodb_log_checksums=OFF is not supported")
 	}
-	return nil
+	return m.checkRedoEnabled(ctx)
+}
+
+func (m *mysql) checkRedoEnabled(ctx context.Context) error {
+	const enabled = "Innodb_redo_log_enabled"
+	status, err := m.status(ctx, enabled)
+	if err == nil && status[enabled] == "OFF" {
+		return server.Unsupported("the redo log is disabled: pages change without a trace; run ALTER INSTANCE ENABLE INNODB REDO_LOG first")
+	}
+	return err
 }
 
 // checkEncryption refuses encrypted tablespaces, whose pages cannot be checked
@@ -82,7 +88,8 @@ const (
 
 // needed lists the global privileges in the order in which GRANT is usually
 // written: the instance lock, log_status and the hold on redo need BACKUP_ADMIN,
-// the dictionary needs PROCESS. To lock tables takes three (seen on 8.0.30).
+// the dictionary needs PROCESS. Locking tables takes
+// three privileges: RELOAD, LOCK TABLES and SELECT (seen on 8.0.30).
 func needed(w server.Wanted) []string {
 	list := []string{"PROCESS", "BACKUP_ADMIN"}
 	if w.Replication || w.Pause {
@@ -105,7 +112,7 @@ func (m *mysql) checkPrivileges(ctx context.Context, w server.Wanted) error {
 		return m.s.Fail(op, err)
 	}
 	have := privilegesOf(rows)
-	m.reload, m.seesAll = have.global[reload], have.global["SELECT"]
+	m.reload, m.seesAll = have.global[reload], have.global["SELECT"] && !have.revoked
 	var global, objects []string
 	for _, p := range needed(w) {
 		switch {
@@ -156,16 +163,22 @@ func (m *mysql) lacks(ctx context.Context, global, objects []string, locked []se
 type privileges struct {
 	global map[string]bool
 	object map[string]map[string]bool
+	// revoked says that global ones do not hold for some databases
+	// (partial_revokes).
+	revoked bool
 }
 
-var grantLine = regexp.MustCompile("^GRANT (.+?) ON (?:\\*\\.\\*|(`(?:[^`]|``)+`)\\.(\\*|`(?:[^`]|``)+`)) TO ")
+var grantLine = regexp.MustCompile("^GRANT (.+?) ON (?:\\*\\.\\*|(" + quotedName + ")\\.(\\*|" + quotedName + ")) TO ")
+
+const quotedName = "(?:`(?:[^`]|``)+`|\"(?:[^\"]|\"\")+\")"
 
 // privilegesOf reads the answers of SHOW GRANTS. Dynamic privileges are joined
-// without a blank.
+// without a blank. With sql_mode=ANSI_QUOTES, names are in double quotes.
 func privilegesOf(rows []map[string]string) privileges {
-	p := privileges{map[string]bool{}, map[string]map[string]bool{}}
+	p := privileges{global: map[string]bool{}, object: map[string]map[string]bool{}}
 	for _, row := range rows {
 		for _, line := range row {
+			p.revoked = p.revoked || strings.HasPrefix(line, "REVOKE ")
 			g := grantLine.FindStringSubmatch(line)
 			if g == nil {
 				continue
@@ -187,10 +200,11 @@ func privilegesOf(rows []map[string]string) privileges {
 }
 
 func unquote(name string) string {
-	if len(name) < 2 || name[0] != '`' {
+	if len(name) < 2 || name[0] != '`' && name[0] != '"' {
 		return name
 	}
-	return strings.ReplaceAll(name[1:len(name)-1], "``", "`")
+	mark := name[:1]
+	return strings.ReplaceAll(name[1:len(name)-1], mark+mark, mark)
 }
 
 // on says whether a privilege holds for a table. Wildcards in the names of

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	sqldriver "github.com/go-sql-driver/mysql"
+
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/pause"
 	"github.com/xbstream/xbstream/server"
@@ -55,6 +57,12 @@ func (m *mysql) HoldRedo(ctx context.Context) (server.RedoHold, error) {
 		return nil, m.s.Fail(op, err)
 	}
 	refused, err := h.call(ctx, "SELECT innodb_redo_log_consumer_register()")
+	if _, answered := errors.AsType[*sqldriver.MySQLError](err); answered {
+		// Builds that are not MySQL's own may have it otherwise.
+		h.Close()
+		m.s.Log.Warn("the server cannot keep redo for this backup: redo may be lost if it is not read in time", "error", err)
+		return nil, nil
+	}
 	if err != nil {
 		h.Close()
 		return nil, m.s.Fail(op, err)
@@ -68,8 +76,8 @@ func (m *mysql) HoldRedo(ctx context.Context) (server.RedoHold, error) {
 	return h, nil
 }
 
-// renew keeps the session from being idle for too long. The end of it is told by the
-// next Advance.
+// renew keeps the session from being idle for too long. If the session has ended, the
+// next Advance reports it.
 func (h *hold) renew(ctx context.Context) {
 	for pause.For(ctx, renewEvery) == nil {
 		if _, err := h.call(ctx, "SELECT 0"); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/xbstream/xbstream/format"
@@ -23,7 +24,7 @@ const replicaQuery = "SHOW REPLICA STATUS"
 // of the backup. That of one that goes by file is read a moment earlier, and parallel
 // appliers note theirs late: see checkFilePositions.
 func (b *backup) sources(ctx context.Context) (list []format.ReplicationSource, running bool, err error) {
-	rows, err := b.Query(ctx, "ask for the replication status", replicaQuery)
+	rows, err := b.ask(ctx, "ask for the replication status", replicaQuery)
 	if errors.Is(err, server.ErrPrivilege) {
 		return nil, true, nil
 	}
@@ -35,7 +36,7 @@ func (b *backup) sources(ctx context.Context) (list []format.ReplicationSource, 
 	}
 	if b.exact {
 		if err := checkFilePositions(rows, func(query string) ([]map[string]string, error) {
-			return b.Query(ctx, "ask for the replication settings", query)
+			return b.ask(ctx, "ask for the replication settings", query)
 		}); err != nil {
 			return nil, false, err
 		}
@@ -55,9 +56,9 @@ const assignQuery = "SELECT CHANNEL_NAME FROM " + applierTable + " WHERE ASSIGN_
 const applierTable = "performance_schema.replication_applier_configuration"
 
 // checkFilePositions refuses a position in a file that the copy cannot start from.
-// While the applier runs, the copy has transactions behind the position. It passes
-// over them if they have GTIDs, and would apply others again, for which a table
-// without a primary key need not give an error.
+// While the applier runs, the copy has transactions behind the position. Those with
+// GTIDs are skipped. Others would be applied twice, and a table without a primary key
+// may not report that.
 func checkFilePositions(channels []map[string]string, query func(string) ([]map[string]string, error)) error {
 	const how = "add --safe-slave-backup, which stops the SQL threads during the locks"
 	for _, c := range channels {
@@ -112,7 +113,7 @@ func (b *backup) knowsGTIDs(ctx context.Context, applying bool) (bool, error) {
 	if !applying {
 		return true, nil
 	}
-	rows, err := b.Query(ctx, "ask for the replication settings", settingsQuery)
+	rows, err := b.ask(ctx, "ask for the replication settings", settingsQuery)
 	return len(rows) == 1 && rows[0]["logged"] == "1", err
 }
 
@@ -168,7 +169,8 @@ func (m *mysql) PauseReplication(ctx context.Context, limit time.Duration) (resu
 	}
 	var running []string
 	for _, row := range rows {
-		if applies(row) {
+		// Nobody may stop the appliers of Group Replication (error 3139).
+		if applies(row) && !strings.HasPrefix(row["Channel_Name"], "group_replication_") {
 			running = append(running, row["Channel_Name"])
 		}
 	}
@@ -208,11 +210,13 @@ func (m *mysql) resume(ctx context.Context, channels []string) error {
 	return nil
 }
 
-func (m *mysql) eachChannel(ctx context.Context, verb string, channels []string) error {
+// eachChannel goes on after an error: a channel that does not start must not keep the
+// others from it.
+func (m *mysql) eachChannel(ctx context.Context, verb string, channels []string) (err error) {
 	for _, name := range channels {
-		if _, err := m.s.DB.ExecContext(ctx, verb+" REPLICA SQL_THREAD FOR CHANNEL "+text(name)); err != nil {
-			return err
+		if _, failed := m.s.DB.ExecContext(ctx, verb+" REPLICA SQL_THREAD FOR CHANNEL "+text(name)); failed != nil {
+			err = errors.Join(err, fmt.Errorf("channel %q: %w", name, failed))
 		}
 	}
-	return nil
+	return err
 }

@@ -76,6 +76,15 @@ func TestPrivileges(t *testing.T) {
 	if !p.on("SELECT", "performance_schema", "log_status") || !p.on("LOCK TABLES", "shop`s", "a.b") || p.on("LOCK TABLES", "shop`s", "c") {
 		t.Errorf("%+v", p.object)
 	}
+	if p.revoked {
+		t.Error("something was revoked")
+	}
+	// With sql_mode=ANSI_QUOTES, and with partial_revokes=ON.
+	p = privilegesOf(row(`GRANT SELECT ON *.* TO "b"@"%"`, `GRANT SELECT ON "performance_schema"."log_status" TO "b"@"%"`, `GRANT LOCK TABLES ON "a""b".* TO "b"@"%"`,
+		"REVOKE SELECT ON `secret`.* FROM `b`@`%`"))
+	if !p.revoked || !p.object["performance_schema.log_status"]["SELECT"] || !p.on("LOCK TABLES", `a"b`, "c") {
+		t.Errorf("%+v", p)
+	}
 }
 
 func TestStatus(t *testing.T) {
