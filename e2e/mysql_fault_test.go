@@ -39,7 +39,7 @@ func TestKilledMySQLAtRandomMoments(t *testing.T) {
 }
 
 func TestKilledMySQLUnderLocks(t *testing.T) {
-	events := []string{"stage-block-ddl", "end-lsn"}
+	events := []string{"end-lsn"}
 	if longFaults() {
 		events = []string{"stage-start", "stage-flush", "stage-block-ddl", "reconcile", "stage-block-commit", "end-lsn"}
 	}

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -169,15 +171,34 @@ func TestMySQLFlagsThatAreRefused(t *testing.T) {
 			refused(2, "shop.nothing", "--databases=shop.nothing")
 			refused(0, "--slave-info records nothing", "--slave-info", "--safe-slave-backup")
 			refused(0, "nothing was copied", "--dry-run")
+			// DDL begins when the backup has listed the files, and lasts longer than a lock
+			// may take.
 			done := make(chan error, 1)
-			go func() { done <- source.Exec(t.Context(), "CREATE TABLE shop.slow SELECT SLEEP(4) s") }()
-			await(t, "a DDL statement", func() bool {
-				n, err := source.String(t.Context(), "SELECT COUNT(*) FROM performance_schema.processlist WHERE STATE = 'User sleep'")
-				return err == nil && n == "1"
+			var once atomic.Pointer[sync.Once] // of a backup that tries again
+			hooked(t, "none/none", func(event, _ string) error {
+				first := false
+				if event == "tablespaces-listed" {
+					once.Load().Do(func() { first = true })
+				}
+				if !first {
+					return nil
+				}
+				go func() {
+					done <- source.Exec(t.Context(), "DROP TABLE IF EXISTS shop.slow", "CREATE TABLE shop.slow SELECT SLEEP(4) s")
+				}()
+				await(t, "a DDL statement", func() bool {
+					n, err := source.String(t.Context(), "SELECT COUNT(*) FROM performance_schema.processlist WHERE STATE = 'User sleep'")
+					return err == nil && n == "1"
+				})
+				return nil
 			})
+			once.Store(new(sync.Once))
 			refused(exitServer, "LOCK INSTANCE FOR BACKUP: not granted within 1s; may be held up by connection", "--lock-timeout=1")
+			check(t, <-done)
+			once.Store(new(sync.Once))
 			refused(0, "lock retries", "--lock-timeout=1", "--lock-retries=20")
 			check(t, <-done)
+			t.Setenv("XB_TEST_HOOK", "")
 
 			archive, _, code := xbsendOf(t, connect...)
 			if code != 0 {

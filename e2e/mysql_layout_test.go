@@ -174,6 +174,7 @@ func changes(tables ...string) (list []string) {
 }
 
 var mysqlLowerCase = layout{
+	long: true,
 	name: "lower_case_table_names",
 	options: func(string) servertest.Options {
 		o := []string{"--lower-case-table-names=1"}
