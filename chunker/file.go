@@ -45,10 +45,13 @@ type Layout struct {
 	UndoDir, LogDir, AriaLogDir string
 	// PageSize is innodb_page_size in bytes.
 	PageSize int
-	// ExcludePaths are files and directories that are no data: binary and
-	// relay logs, pid file, socket, error log and so on. A path also stands
-	// for everything below it and for numbered files of its name.
+	// ExcludePaths are files and directories that are no data: pid file, socket,
+	// error log and so on. A path also stands for everything below it.
 	ExcludePaths []string
+	// ExcludeBases are the base names of binary and relay logs, with their
+	// directories. They stand for the files that the server makes of them, and not
+	// for a database of that name.
+	ExcludeBases []string
 	// Filter, if set, says which tables are wanted.
 	Filter *Filter
 	// LeftOut, if set, is told of each entry of a database's directory that is

@@ -59,9 +59,14 @@ func roots(l *server.Layout) chunker.Layout {
 	for _, f := range l.InnoDB.DataFiles {
 		c.DataFiles = append(c.DataFiles, chunker.DataFile{Name: f.Path, Size: f.Size, Autoextend: f.Autoextend})
 	}
-	exclude := append([]string{l.PidFile, l.Socket, l.LogError, l.GeneralLog, l.SlowLog, l.BinlogBase, l.BinlogIndex, l.RelayBase}, l.TmpDirs...)
+	exclude := append([]string{l.PidFile, l.Socket, l.LogError, l.GeneralLog, l.SlowLog, l.BinlogIndex}, l.TmpDirs...)
 	for _, f := range l.InnoDB.TempFiles {
 		exclude = append(exclude, f.Path)
+	}
+	for _, base := range []string{l.BinlogBase, l.RelayBase} {
+		if base != "" {
+			c.ExcludeBases = append(c.ExcludeBases, base)
+		}
 	}
 	for _, p := range exclude {
 		// A temporary directory is left out where it lies among the data,

@@ -386,12 +386,15 @@ func isDatabase(name string, entries []fs.DirEntry) bool {
 }
 
 // excluded says whether a path, or what it is below or a number of, is in the
-// layout's list.
+// layout's lists.
 func (d *Discoverer) excluded(abs string) bool {
+	after := func(x string) (rest string, ok bool) { return strings.CutPrefix(abs, filepath.Clean(x)) }
 	return slices.ContainsFunc(d.layout.ExcludePaths, func(x string) bool {
-		x = filepath.Clean(x)
-		rest, ok := strings.CutPrefix(abs, x)
-		return ok && (rest == "" || rest[0] == filepath.Separator || numbered.MatchString(rest))
+		rest, ok := after(x)
+		return ok && (rest == "" || rest[0] == filepath.Separator)
+	}) || slices.ContainsFunc(d.layout.ExcludeBases, func(x string) bool {
+		rest, ok := after(x)
+		return ok && numbered.MatchString(rest)
 	})
 }
 
