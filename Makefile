@@ -29,7 +29,7 @@ ONCE := $(ONCE)|TestExec|TestDigest|TestScripts|TestManual|TestMessages|TestProg
 ONCE := $(ONCE)|TestReceiver|TestSender|TestFuzz|TestReleased|TestManyTiny|TestFewOpen|TestDiskTooSmall|TestCrash|TestKilledAtRandom|TestExtractAs|TestFilesOfRoot
 ONCE := $(ONCE)|TestFault(SystemCall|Receiver|Limits|SlowPipe|Stalled|Spool|RedoWithout|Stopped)|TestRandomAccess|TestMapped|TestNoReplica|TestGalera
 
-.PHONY: help setup build cross demo test test-e2e test-others test-mysql race fuzz bench lint vuln check repeat peer peer-mysql replicas storm storm-mysql storm-inner storm-peer faults soak fuzz-long
+.PHONY: help setup build cross demo test test-e2e test-e2e-newest test-others test-mysql race fuzz bench lint vuln check repeat peer peer-mysql replicas storm storm-mysql storm-inner storm-peer faults soak fuzz-long
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -50,7 +50,7 @@ demo: setup build ## backup of a server under load, restored, attached as a repl
 
 # Half of the time is that of the end-to-end tests, which mostly wait for servers.
 test: setup build ## all tests; those between real servers on every release
-	$(MAKE) --jobs=3 test-e2e test-others test-mysql
+	$(MAKE) --jobs=4 test-e2e test-e2e-newest test-others test-mysql
 
 test-e2e:
 	$(TEST) -skip MySQL ./e2e
@@ -60,6 +60,8 @@ test-mysql:
 
 test-others:
 	$(TEST) -p 1 $$(go list ./... | grep -v '/e2e$$')
+
+test-e2e-newest:
 	XB_RELEASE=mariadb-11.8 $(TEST) -skip '$(ONCE)|MySQL' ./e2e
 
 race: setup ## the concurrent packages under the race detector

@@ -26,7 +26,7 @@ var newest = []string{
 // P1, P2: what is new in 11.8, while it is used.
 func TestWhatIsNewIn118(t *testing.T) {
 	ctx := t.Context()
-	source := servertest.New(t, servertest.Options{Release: servertest.MariaDB118, LogBin: true, TCP: true, LogFileSize: 96 << 20, Args: newest})
+	source := servertest.New(t, servertest.Options{Release: servertest.MariaDB118, LogBin: true, TCP: true, LogFileSize: 512 << 20, Args: newest})
 	check(t, source.Exec(ctx,
 		"CREATE DATABASE `größe` COLLATE utf8mb4_uca1400_german2_ai_ci", "USE `größe`",
 		"CREATE TABLE vectors (id INT PRIMARY KEY AUTO_INCREMENT, e VECTOR(8) NOT NULL, VECTOR INDEX (e)) ENGINE=InnoDB",
