@@ -145,7 +145,7 @@ type innerWorker struct {
 
 func (s innerStorm) begin(t *testing.T, release servertest.Release, seed uint64) *innerRun {
 	r := &innerRun{innerStorm: s, sessions: make([]string, s.tables)}
-	r.source = servertest.New(t, servertest.Options{Release: release, LogFileSize: 32 << 20, LogBin: true, TCP: true})
+	r.source = servertest.New(t, servertest.Options{Release: release, LogFileSize: 256 << 20, LogBin: true, TCP: true})
 	check(t, r.source.Exec(t.Context(), "CREATE DATABASE lab"))
 	for i := range s.tables {
 		check(t, r.source.Exec(t.Context(), r.create(r.table(i))...))
