@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -31,6 +32,8 @@ type innerStorm struct {
 	name   string
 	tables int
 	rows   int
+	// logSize is the size of the redo log in MiB; 0 means 32.
+	logSize int64
 	// columns follow the primary key; fill are the values of a row, by seq.
 	columns, fill string
 	// step is one statement on the table t.
@@ -101,7 +104,7 @@ func TestCopyTakenWhileInnerFilesComeAndGo(t *testing.T) {
 // crashes.
 func TestOpenAltersLeaveNothing(t *testing.T) {
 	storm := innerStorm{
-		name: "ALTERs that are open", tables: 4, rows: 15000,
+		name: "ALTERs that are open", tables: 4, rows: 15000, logSize: 256,
 		columns: "a INT NOT NULL, b VARCHAR(200) NOT NULL",
 		fill:    "seq, REPEAT('x', 150)",
 		step:    (*innerWorker).rebuild,
@@ -145,7 +148,7 @@ type innerWorker struct {
 
 func (s innerStorm) begin(t *testing.T, release servertest.Release, seed uint64) *innerRun {
 	r := &innerRun{innerStorm: s, sessions: make([]string, s.tables)}
-	r.source = servertest.New(t, servertest.Options{Release: release, LogFileSize: 32 << 20, LogBin: true, TCP: true})
+	r.source = servertest.New(t, servertest.Options{Release: release, LogFileSize: cmp.Or(s.logSize, 32) << 20, LogBin: true, TCP: true})
 	check(t, r.source.Exec(t.Context(), "CREATE DATABASE lab"))
 	for i := range s.tables {
 		check(t, r.source.Exec(t.Context(), r.create(r.table(i))...))

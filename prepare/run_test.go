@@ -421,9 +421,8 @@ func testLeftOut(t *testing.T, ready string, m *format.Manifest, touched string)
 	}
 }
 
-// removedInBoth says whether a file that could be read in neither of two copies
-// is the new table of an ALTER that had not ended: preparing
-// removes it.
+// removedInBoth says whether a file that could be read in neither of two copies is
+// the new table of an ALTER that had not ended: preparing removes it.
 func removedInBoth(name string, err1, err2 error) bool {
 	return filename.Unfinished(name) && errors.Is(err1, fs.ErrNotExist) && errors.Is(err2, fs.ErrNotExist)
 }
