@@ -39,6 +39,8 @@ type stormy struct {
 	long bool
 	// hangs says that the server is known to hang by itself in such a storm.
 	hangs bool
+	// done is told, by kind, how many statements of the storm succeeded.
+	done func(map[string]int)
 }
 
 var storms = []stormy{
@@ -137,6 +139,9 @@ func (s stormy) round(t *testing.T, seed uint64, backUp backUpFunc) bool {
 	noComplaints(t, copied)
 	check(t, copied.AttachReplica(ctx, source, gtid))
 	check(t, ddl.Stop())
+	if s.done != nil {
+		s.done(ddl.Done())
+	}
 	_, err = load.Stop()
 	check(t, err)
 	compareCopy(t, source, copied, "")

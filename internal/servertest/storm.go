@@ -5,9 +5,12 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +26,31 @@ type Storm struct {
 	stop    context.CancelFunc
 	workers errgroup.Group
 	steps   atomic.Int64
+
+	mu   sync.Mutex
+	done map[string]int
+}
+
+// Done returns how many statements of each kind have succeeded. A kind is a statement
+// without its names and numbers.
+func (st *Storm) Done() map[string]int {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return maps.Clone(st.done)
+}
+
+// Names and values of the statements of a storm.
+var nameOrValue = regexp.MustCompile("`[^`]*`\\.?|[a-z0-9$_]+|'[^']*'|\\(.*")
+
+func kindOf(statement string) string {
+	return strings.Join(strings.Fields(nameOrValue.ReplaceAllString(statement, " ")), " ")
+}
+
+func (st *Storm) succeeded(statement string) {
+	kind := kindOf(statement)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.done[kind]++
 }
 
 // Await returns when the storm has taken that many steps more, of one or a few
@@ -57,7 +85,7 @@ func (s *Server) StartStorm(ctx context.Context, seed uint64, only ...string) (*
 		return nil, fmt.Errorf("start storm: %w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	st := &Storm{stop: cancel}
+	st := &Storm{stop: cancel, done: map[string]int{}}
 	for i, e := range stormEngines {
 		if len(only) > 0 && !slices.Contains(only, e.name) || e.name == importer && filePerTable == "0" {
 			continue
@@ -288,6 +316,7 @@ func (w *stormWorker) importTwin(ctx context.Context) error {
 			return fmt.Errorf("%.200s: %w", q, err)
 		}
 	}
+	w.storm.succeeded("ALTER TABLE IMPORT TABLESPACE")
 	return nil
 }
 
@@ -309,6 +338,7 @@ func (w *stormWorker) do(ctx context.Context, q string) error {
 	if err != nil {
 		return fmt.Errorf("%.200s: %w", q, err)
 	}
+	w.storm.succeeded(q)
 	return nil
 }
 
