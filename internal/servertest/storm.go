@@ -204,7 +204,7 @@ func (w *stormWorker) step(ctx context.Context) error {
 		all = append(all, func() error { return w.do(ctx, "ALTER TABLE "+t+" FORCE, ALGORITHM=INPLACE") })
 	}
 	if w.engine == "parts" {
-		all = append(all, func() error { return w.exchange(ctx, t) }, func() error {
+		all = append(all, func() error { return w.exchange(ctx, t) }, func() error { return w.exchange(ctx, t) }, func() error {
 			return w.do(ctx, "ALTER TABLE "+t+" TRUNCATE PARTITION p1")
 		})
 	}
@@ -265,6 +265,17 @@ func (w *stormWorker) trigger(ctx context.Context, t string) error {
 
 func (w *stormWorker) exchange(ctx context.Context, t string) error {
 	single := w.name()
+	if single != t && w.rand.IntN(2) == 0 {
+		// A table with the same columns.
+		for _, q := range []string{"DROP TABLE IF EXISTS " + single, "CREATE TABLE " + single + " LIKE " + t, "ALTER TABLE " + single + " REMOVE PARTITIONING"} {
+			if err := w.do(ctx, q); err != nil {
+				return err
+			}
+		}
+		if err := w.fill(ctx, single); err != nil {
+			return err
+		}
+	}
 	// Only rows that belong into the partition are let in.
 	if err := w.do(ctx, "DELETE FROM "+single+" WHERE id % 3 <> 1"); err != nil {
 		return err
