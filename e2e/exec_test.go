@@ -89,6 +89,7 @@ func TestExecLeavesNoObject(t *testing.T) {
 				hook := filepath.Join(dir, "hook")
 				check(t, os.WriteFile(hook, fmt.Appendf(nil, "[ \"$1\" = end-lsn ] || exit 0\necho $$ > '%s/reached.new'; mv '%s/reached.new' '%s/reached'\n%s\n", dir, dir, dir, how.hook), 0o600))
 				t.Setenv("XB_TEST_HOOK", "sh "+hook)
+				t.Setenv("XB_TEST_HOOK_TABLES", "none")
 				code, said := backupTo(t, servers.usual, dir, script, how.signal)
 				if code != how.code {
 					t.Errorf("exit code %d, want %d\n%s", code, how.code, said)

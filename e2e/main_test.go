@@ -42,13 +42,17 @@ func TestRestoredCopyFollowsSource(t *testing.T) {
 		log     int64 // MiB
 		workers int
 		prepare []string
+		long    bool // runs with XB_REPEAT only
 	}{
-		{"8 MiB log, 1 worker", 8, 1, nil},
-		{"8 MiB log, 8 workers", 8, 8, nil},
-		{"96 MiB log, 1 worker", 96, 1, nil},
-		{"96 MiB log, 8 workers", 96, 8, nil},
-		{"96 MiB log, prepared by the server", 96, 2, []string{"--with-server"}},
+		{"8 MiB log, 1 worker", 8, 1, nil, false},
+		{"8 MiB log, 8 workers", 8, 8, nil, true},
+		{"96 MiB log, 1 worker", 96, 1, nil, true},
+		{"96 MiB log, 8 workers", 96, 8, nil, false},
+		{"96 MiB log, prepared by the server", 96, 2, []string{"--with-server"}, false},
 	} {
+		if row.long && os.Getenv("XB_REPEAT") == "" {
+			continue
+		}
 		for _, r := range servertest.Releases(t) {
 			for n := range repeats(t) {
 				t.Run(fmt.Sprintf("%s/%s/%d", row.name, r, n), func(t *testing.T) {
