@@ -194,7 +194,7 @@ var mysqlLowerCase = layout{
 func mysqlPages(kib int) layout {
 	return layout{
 		name:    fmt.Sprintf("pages of %d KiB", kib),
-		long:    kib != 64,
+		long:    kib != 4,
 		options: func(string) servertest.Options { return servertest.Options{PageSize: kib << 10} },
 		fill: func(t *testing.T, s *servertest.Server, dir string) {
 			check(t, s.Exec(t.Context(), "CREATE TABLESPACE near ADD DATAFILE 'near.ibd'", "CREATE TABLE `load`.within"+rows+"TABLESPACE near", numbered("`load`.within"),

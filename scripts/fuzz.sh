@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every fuzz target for FUZZTIME (default 3s, and 10s for the readers
+# Runs every fuzz target for FUZZTIME (default 3s, and 6s for the readers
 # of archives, which take bytes from anybody). The targets are looked up, not
 # listed, so that a new one is never forgotten; none at all is a failure.
 set -euo pipefail
@@ -41,7 +41,7 @@ fuzz() {
 
 while read -r package name; do
   case $package in
-    */format | */classic) time=${FUZZTIME:-10s} ;;
+    */format | */classic) time=${FUZZTIME:-6s} ;;
     *) time=${FUZZTIME:-3s} ;;
   esac
   echo "fuzz: $name of $package for $time"
