@@ -201,7 +201,7 @@ func TestLinkFileThatNamesNoTablespace(t *testing.T) {
 	check(t, os.WriteFile(text, bytes.Repeat([]byte("These are notes.\n"), 4000), 0o644))
 	check(t, os.WriteFile(db+"/x.isl", []byte(text+"\r\n"), 0o644))
 	s := send(t, source)
-	if s.code != 0 || !strings.Contains(s.said, text) || !strings.Contains(s.said, "it is no tablespace") || strings.Contains(s.said, "empty") {
+	if s.code != 0 || !strings.Contains(s.said, text) || !strings.Contains(s.said, "it is not a tablespace") || strings.Contains(s.said, "empty") {
 		t.Errorf("exit %d\n%s", s.code, s.said)
 	}
 	for _, path := range []string{"relative.ibd", "/a\nb.ibd", strings.Repeat("/long", 2000), ""} {

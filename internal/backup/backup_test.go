@@ -360,6 +360,40 @@ func TestStray(t *testing.T) {
 }
 
 // A file that the lock must keep and that goes all the same is no file to be left out.
+// A file that is not a tablespace is left out if no table uses it. It is damage if the
+// dictionary has a table of its name, or the server has it open: a general tablespace
+// has another name than its tables.
+func TestFileThatIsNoTablespace(t *testing.T) {
+	for _, row := range []struct {
+		name        string
+		known, open bool
+	}{
+		{"unused", false, false}, {"of a table", true, false}, {"open", false, true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			f := newFake(t)
+			f.write("d/x.ibd", strings.Repeat("no page ", 4096))
+			f.unknown = map[string]bool{"d/x": !row.known}
+			f.open["d/x.ibd"] = row.open
+			_, err := f.run(nil)
+			if row.known || row.open {
+				if !errors.Is(err, chunker.ErrDamagedPage) || !strings.Contains(err.Error(), "x.ibd") {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, _, err := f.restored()
+			if _, there := got["d/x.ibd"]; err != nil || there || !strings.Contains(f.log.String(), "it is not a tablespace") {
+				t.Errorf("%v; restored %v; %s", err, there, &f.log)
+			}
+		})
+	}
+}
+
 func TestFileGoesUnderTheLock(t *testing.T) {
 	f := newFake(t)
 	_, err := f.run(func(o *Options) {

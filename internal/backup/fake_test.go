@@ -48,6 +48,7 @@ type fake struct {
 	// oneEach is InnoDB.OneFileEach of the layout.
 	oneEach bool
 	open    map[string]bool           // files the server has open
+	unknown map[string]bool           // tables that its dictionary does not have
 	use     map[format.SpaceID]string // the file that it uses for a tablespace
 	start   format.LSN
 	redo    []byte // since start
@@ -187,7 +188,10 @@ func (f *fake) SpaceFile(_ context.Context, id format.SpaceID) (string, error) {
 }
 
 func (f *fake) TableNames(context.Context, []uint64) (map[uint64]string, error) { return nil, nil }
-func (f *fake) KnowsTable(context.Context, string) (bool, error)                { return true, nil }
+
+func (f *fake) KnowsTable(_ context.Context, table string) (bool, error) {
+	return !f.unknown[table], nil
+}
 
 func (f *fake) Begin(context.Context) (server.Backup, error) {
 	err := f.step("Begin")

@@ -54,7 +54,7 @@ func (b *run) unused(ctx context.Context, f chunker.File) (bool, error) {
 func (p *phases) warnUnused(results []chunker.Result) {
 	for _, r := range results {
 		if r.Unused {
-			p.Log.Warn("a file that no table uses is left out: it is no tablespace", "file", r.File.Abs, "size", humanize.IBytes(uint64(r.File.Signature.Size)))
+			p.Log.Warn("a file that no table uses is left out: it is not a tablespace", "file", r.File.Abs, "size", humanize.IBytes(uint64(r.File.Signature.Size)))
 		}
 	}
 }

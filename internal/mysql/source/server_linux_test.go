@@ -305,6 +305,16 @@ func TestRefuses(t *testing.T) {
 		if err := src.Check(t.Context(), server.Wanted{}); !errors.Is(err, server.ErrUnsupported) || !strings.Contains(err.Error(), "innodb_log_checksums") {
 			t.Errorf("without checksums: %v", err)
 		}
+		check(t, s.Exec(t.Context(), "SET GLOBAL innodb_log_checksums = ON"))
+		// When the backup has begun, the last look is under the lock.
+		check(t, src.Check(t.Context(), server.Wanted{}))
+		b, err := src.Begin(t.Context())
+		check(t, err)
+		defer b.Close()
+		check(t, s.Exec(t.Context(), "ALTER INSTANCE DISABLE INNODB REDO_LOG"))
+		if err := b.BlockDDL(t.Context()); !errors.Is(err, server.ErrUnsupported) || !strings.Contains(err.Error(), "REDO_LOG") {
+			t.Errorf("without redo, under the lock: %v", err)
+		}
 	})
 }
 
