@@ -60,7 +60,7 @@ func (t table) create() string {
 func tables(o Options) []table {
 	all := tablesOfMariaDB(o.PageSize)
 	if o.Release.MySQL() {
-		all = tablesOfMySQL(all)
+		all = tablesOfMySQL(all, o.PageSize)
 	}
 	return all
 }
@@ -79,7 +79,7 @@ func tablesOfMariaDB(pageSize int) []table {
 			"(PARTITION `low ä` VALUES LESS THAN (100), PARTITION high VALUES LESS THAN MAXVALUE)", ""),
 		innodb("full_text", ", FULLTEXT KEY words (b)", "", ""),
 		innodb("spatial_index", ", p POINT NOT NULL, SPATIAL KEY p (p)", "", ", p = POINT(id, a)"),
-		innodb("virtual_columns", ", v VARCHAR(260) AS (CONCAT(b, '-', a)) VIRTUAL, s INT AS (a % 1000) STORED, KEY v (v), KEY s (s)", "", ""),
+		innodb("virtual_columns", ", v VARCHAR(260) AS (CONCAT(b, '-', a)) VIRTUAL, s INT AS (a % 1000) STORED, KEY v (v(150)), KEY s (s)", "", ""),
 		innodb("prefix", ", KEY b (b(10)), KEY c (c(50))", "", ""),
 		innodb("versioned", ", KEY a (a)", "WITH SYSTEM VERSIONING", ""),
 		innodb("parent", ", KEY a (a)", "", ""),
