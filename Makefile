@@ -104,7 +104,7 @@ storm: storm-inner ## 105 backups in storms of DDL of seven kinds, and storm-inn
 	XB_REPEAT=15 go test ./e2e -run TestCopyTakenInAStormOfDDL -count=1 -timeout 3h -v
 
 storm-mysql: setup build ## XB_REPEAT backups of MySQL in storms of DDL, 100 by default
-	XB_REPEAT=$(or $(XB_REPEAT),100) go test ./e2e -run TestMySQLCopyTakenInAStormOfDDL -count=1 -timeout 12h -v
+	XB_REPEAT=$(or $(XB_REPEAT),100) go test ./e2e -run TestMySQLCopyTakenInAStormOfDDL -count=1 -parallel 2 -timeout 12h -v
 
 XB_STORM_ROUNDS ?= 200
 

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -47,19 +48,30 @@ func TestRestoredMySQLFollowsSource(t *testing.T) {
 
 // P1 under DDL, for MySQL: see TestCopyTakenInAStormOfDDL.
 func TestMySQLCopyTakenInAStormOfDDL(t *testing.T) {
+	var mu sync.Mutex
 	good, statements := 0, map[string]int{}
-	for _, r := range servertest.MySQLReleases(t) {
-		for n := range repeats(t) {
-			s := stormy{release: r, args: []string{"--rate=30M", "-j2"}, logSize: 24, done: func(done map[string]int) {
-				for kind, n := range done {
-					statements[kind] += n
-				}
-			}}
-			if t.Run(fmt.Sprintf("%s/%d", r, n), func(t *testing.T) { s.run(t, uint64(n), s.backUp) }) {
-				good++
+	t.Run("storms", func(t *testing.T) {
+		for _, r := range servertest.MySQLReleases(t) {
+			for n := range repeats(t) {
+				s := stormy{release: r, args: []string{"--rate=30M", "-j2"}, logSize: 24, done: func(done map[string]int) {
+					mu.Lock()
+					defer mu.Unlock()
+					for kind, n := range done {
+						statements[kind] += n
+					}
+				}}
+				t.Run(fmt.Sprintf("%s/%d", r, n), func(t *testing.T) {
+					t.Parallel()
+					s.run(t, uint64(n), s.backUp)
+					mu.Lock()
+					defer mu.Unlock()
+					if !t.Failed() {
+						good++
+					}
+				})
 			}
 		}
-	}
+	})
 	for _, kind := range slices.Sorted(maps.Keys(statements)) {
 		t.Logf("%6d × %s", statements[kind], kind)
 	}
