@@ -1,6 +1,7 @@
 package prepare
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -174,6 +175,9 @@ func recoverOnce(ctx context.Context, runner *runserver.Runner, state *backupdir
 	if stopErr := s.Stop(err == nil); err == nil {
 		err = stopErr
 	}
+	if err == nil {
+		err = damageIn(s, redolog.Named(state.Server.Dialect).Server().Damage)
+	}
 	if found := preparedIn(s); err != nil && found != nil {
 		err = fmt.Errorf("%w: %w", err, found)
 	}
@@ -181,6 +185,20 @@ func recoverOnce(ctx context.Context, runner *runserver.Runner, state *backupdir
 		return fmt.Errorf("%w: %w%s", ErrServer, err, s.LastWords())
 	}
 	return nil
+}
+
+// damageIn looks for what a server says of a page that fails its check. It fails
+// because of one, unless innodb_force_recovery makes it go on: for redo of tablespaces
+// that were left out, and not for damage.
+func damageIn(s *runserver.Server, mark string) error {
+	if mark == "" {
+		return nil
+	}
+	text, err := s.Log()
+	if err == nil && bytes.Contains(text, []byte(mark)) {
+		err = fmt.Errorf("the server found damaged pages and went on (%s in its log): %w", mark, ErrDamaged)
+	}
+	return err
 }
 
 // startRecovery starts a server that recovers, with the settings of the source that

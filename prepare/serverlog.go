@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/backupdir"
@@ -69,7 +70,7 @@ func readyRedo(ctx context.Context, dir string, state *backupdir.State, opt Opti
 	}
 	if packed {
 		for id, at := range back {
-			return fmt.Errorf("space %v was imported during the backup, after its DISCARD TABLESPACE at LSN %v: a server's recovery would lose rows of it; prepare the backup without --with-server", id, at)
+			return fmt.Errorf("space %v was imported during the backup, after its DISCARD TABLESPACE at LSN %v: a server's recovery would lose rows of it; %s", id, at, insteadOfServer(state))
 		}
 		return l.forServer(ctx, dir, state.EndLSN)
 	}
@@ -78,6 +79,15 @@ func readyRedo(ctx context.Context, dir string, state *backupdir.State, opt Opti
 	}
 	opt.Log.Info("redo of before an import is hidden from the server", "tablespaces", len(back))
 	return l.hideBeforeImport(ctx, dir, back)
+}
+
+// insteadOfServer says what to do with a backup that a server would recover wrongly.
+func insteadOfServer(state *backupdir.State) string {
+	encrypted := func(f format.File) bool { return f.Space != nil && f.Space.Encrypted }
+	if state.Manifest != nil && slices.ContainsFunc(state.Manifest.Files, encrypted) {
+		return "only a server can recover its encrypted tablespaces, so make another backup"
+	}
+	return "prepare the backup without --with-server"
 }
 
 // hasServerLog says whether there is a log that forServer makes.

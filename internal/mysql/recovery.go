@@ -34,6 +34,7 @@ func (recovery) Server() redolog.Server {
 			return []string{"--loose-mysqlx=OFF", "--auto-generate-certs=OFF", "--loose-sha256-password-auto-generate-rsa-keys=OFF", "--caching-sha2-password-auto-generate-rsa-keys=OFF"}
 		},
 		Traces: []string{"auto.cnf", "ibtmp1", "ib_buffer_pool", "#ib_*dblwr", "#innodb_temp", "tc.log", "mysql_upgrade_history"},
+		Damage: "[MY-011906]", // "Database page corruption on disk or a failed file read"
 	}
 }
 

@@ -116,6 +116,9 @@ type Server struct {
 	// Traces are names, with wildcards of path.Match, of what a start leaves in the
 	// data directory and a copy does not need.
 	Traces []string
+	// Damage is what the server's log says of a page that fails its check, if that is
+	// known. With innodb_force_recovery a server goes on after that.
+	Damage string
 }
 
 // LogWriter writes a log for a server.
