@@ -20,9 +20,9 @@ import (
 // write. The backup is then refused later, and not wrong: a page that is written
 // while it is copied was dirty at the checkpoint where the redo of the archive
 // begins, or became so later. So the redo changes it, and the recovery of a server
-// has to read it, decrypts it, finds that the checksum of the plain page is wrong,
-// and fails. (What is written without redo, as new indexes are, is copied again: see
-// Reconcile.) Reading twice makes that rare.
+// has to read it, decrypts it, finds that the checksum of the plain page is wrong, and
+// does not pass over it: prepare fails. (What is written without redo, as new indexes
+// are, is copied again: see Reconcile.) Reading twice makes that rare.
 
 // rereadPause is between the two reads of a chunk: longer than a page is usually
 // under way, and short beside what reading the chunk takes.

@@ -165,6 +165,7 @@ func prepareFails(t *testing.T, code int, want []string, args ...string) {
 			t.Errorf("xbstream %q does not say %q:\n%s", args, w, out)
 		}
 	}
+	t.Logf("%.1500s", out)
 }
 
 // P4, P10: only a server with the keys recovers encrypted tablespaces, and what lacks
@@ -207,7 +208,7 @@ func needsItsKeys(t *testing.T, r servertest.Release) {
 	receive(t, "-x", "-C", torn, archive)
 	tearEncrypted(t, filepath.Join(torn, "shop", "t.ibd"))
 	receive(t, "verify", torn)
-	prepareFails(t, exitPrepare, []string{"server recovery failed", "page corruption"}, slices.Concat([]string{"prepare"}, withServer(keys), []string{torn})...)
+	prepareFails(t, exitPrepare, []string{"server recovery failed", "it found a damaged page", "page corruption"}, slices.Concat([]string{"prepare"}, withServer(keys), []string{torn})...)
 }
 
 // tearEncrypted replaces the second half of an encrypted page by that of another.

@@ -187,16 +187,17 @@ func recoverOnce(ctx context.Context, runner *runserver.Runner, state *backupdir
 	return nil
 }
 
-// damageIn looks for what a server says of a page that fails its check. It fails
-// because of one, unless innodb_force_recovery makes it go on: for redo of tablespaces
-// that were left out, and not for damage.
+// damageIn looks for what a server of MySQL says of a page that fails its check. Then
+// it waits for that page for ever (seen on 9.7.4), or, with innodb_force_recovery, goes
+// on without: that option is for redo of tablespaces that were left out, and not for
+// damage.
 func damageIn(s *runserver.Server, mark string) error {
 	if mark == "" {
 		return nil
 	}
 	text, err := s.Log()
 	if err == nil && bytes.Contains(text, []byte(mark)) {
-		err = fmt.Errorf("the server found damaged pages and went on (%s in its log): %w", mark, ErrDamaged)
+		err = fmt.Errorf("%w: it found a damaged page, or has not the key of its tablespace: %w", runserver.ErrHopeless, ErrDamaged)
 	}
 	return err
 }
@@ -229,10 +230,13 @@ func startRecovery(runner *runserver.Runner, state *backupdir.State, opt Options
 // awaitRecovery returns when the server accepts clients, is past the LSN, and
 // work, if it is not nil, is done.
 func awaitRecovery(ctx context.Context, s *runserver.Server, state *backupdir.State, wait time.Duration, work func(context.Context, *sql.DB) error) error {
-	end, variable := state.EndLSN, redolog.Named(state.Server.Dialect).Server().LSN
+	end, how := state.EndLSN, redolog.Named(state.Server.Dialect).Server()
 	var lsn format.LSN
 	answers := func(ctx context.Context, db *sql.DB) (err error) {
-		lsn, err = currentLSN(ctx, db, variable)
+		if err := damageIn(s, how.Damage); err != nil {
+			return err
+		}
+		lsn, err = currentLSN(ctx, db, how.LSN)
 		return err
 	}
 	return s.Use(ctx, wait, answers, func(ctx context.Context, db *sql.DB) error {
