@@ -56,13 +56,27 @@ func WithServer(ctx context.Context, dir, binary string, opt Options) (Report, e
 		return rep, err
 	}
 	if err := withServer(ctx, dir, binary, state, opt, nil); err != nil {
-		return rep, explain(state, err)
+		return rep, errors.Join(explain(state, err), spoiled(dir, state, opt, err))
 	}
 	rep.PreparedRolledBack = state.RolledBack
 	if err := state.GiveToOwner(dir); err != nil {
 		return rep, err
 	}
 	return rep, state.MarkPrepared(dir)
+}
+
+// spoiled removes the log for the server when one that passes over what is missing has
+// failed to read what is there: it may have recovered the rest, and thrown away the
+// redo. Another start would find nothing wrong.
+func spoiled(dir string, state *backupdir.State, opt Options, err error) error {
+	forced := func(arg string) bool {
+		return strings.Contains(strings.ReplaceAll(arg, "_", "-"), "innodb-force-recovery")
+	}
+	if !errors.Is(err, runserver.ErrHopeless) || !slices.ContainsFunc(opt.ServerArgs, forced) {
+		return nil
+	}
+	name := filepath.FromSlash(redolog.Named(state.Server.Dialect).LeftName())
+	return errors.Join(errors.New("with innodb-force-recovery, the server may have lost redo: extract the backup again"), os.RemoveAll(filepath.Join(dir, filepath.Dir(name))))
 }
 
 // explain adds to the error of a server what it cannot know: why a tablespace is
@@ -187,19 +201,23 @@ func recoverOnce(ctx context.Context, runner *runserver.Runner, state *backupdir
 	return nil
 }
 
-// damageIn looks for what a server of MySQL says of a page that fails its check. Then
-// it waits for that page for ever (seen on 9.7.4), or, with innodb_force_recovery, goes
-// on without: that option is for redo of tablespaces that were left out, and not for
-// damage.
-func damageIn(s *runserver.Server, mark string) error {
-	if mark == "" {
+// damageIn looks in the server's log for what it does not say otherwise: it waits, or
+// goes on without. For that, innodb_force_recovery is not meant, but for redo of
+// tablespaces that were left out.
+func damageIn(s *runserver.Server, marks map[string]string) error {
+	if len(marks) == 0 {
 		return nil
 	}
 	text, err := s.Log()
-	if err == nil && bytes.Contains(text, []byte(mark)) {
-		err = fmt.Errorf("%w: it found a damaged page, or has not the key of its tablespace: %w", runserver.ErrHopeless, ErrDamaged)
+	if err != nil {
+		return err
 	}
-	return err
+	for mark, means := range marks {
+		if bytes.Contains(text, []byte(mark)) {
+			return fmt.Errorf("%w: %s", runserver.ErrHopeless, means)
+		}
+	}
+	return nil
 }
 
 // startRecovery starts a server that recovers, with the settings of the source that
