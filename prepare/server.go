@@ -75,8 +75,12 @@ func spoiled(dir string, state *backupdir.State, opt Options, err error) error {
 	if !errors.Is(err, runserver.ErrHopeless) || !slices.ContainsFunc(opt.ServerArgs, forced) {
 		return nil
 	}
-	name := filepath.FromSlash(redolog.Named(state.Server.Dialect).LeftName())
-	return errors.Join(errors.New("with innodb-force-recovery, the server may have lost redo: extract the backup again"), os.RemoveAll(filepath.Join(dir, filepath.Dir(name))))
+	spoilt := errors.New("with innodb-force-recovery, the server may have lost redo: extract the backup again")
+	logs := path.Dir(redolog.Named(state.Server.Dialect).LeftName())
+	if logs == "." {
+		return spoilt
+	}
+	return errors.Join(spoilt, os.RemoveAll(filepath.Join(dir, filepath.FromSlash(logs))))
 }
 
 // explain adds to the error of a server what it cannot know: why a tablespace is

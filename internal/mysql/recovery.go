@@ -38,7 +38,7 @@ func (recovery) Server() redolog.Server {
 		// it goes on without the one or the other.
 		Damage: map[string]string{
 			"[MY-011906]": "it found a damaged page, or has another key of its tablespace",
-			"[MY-012226]": "it has not the key of an encrypted tablespace; is the right keyring loaded?",
+			"[MY-012226]": "it does not have the key of an encrypted tablespace; is the right keyring loaded?",
 		},
 	}
 }
