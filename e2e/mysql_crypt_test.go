@@ -143,12 +143,12 @@ func encryptTables(t *testing.T, s *servertest.Server) {
 	check(t, s.Exec(t.Context(), statements...))
 }
 
-// keyed starts a server with a keyring and an encrypted table of its own and one in a
+// keyed starts a server with a keyring, more arguments and an encrypted table of its own and one in a
 // general tablespace.
-func keyed(t *testing.T, r servertest.Release, more ...string) *servertest.Server {
+func keyed(t *testing.T, r servertest.Release, args []string, more ...string) *servertest.Server {
 	t.Helper()
 	keys := keyring(t, r, nil)
-	source := servertest.New(t, servertest.Options{Release: keys, Args: []string{keys.PluginDir()}, Install: []string{keys.PluginDir()}})
+	source := servertest.New(t, servertest.Options{Release: keys, Args: append(args, keys.PluginDir()), Install: []string{keys.PluginDir()}})
 	check(t, source.Exec(t.Context(), slices.Concat([]string{"CREATE DATABASE shop", "CREATE TABLE shop.t" + rows + "ENCRYPTION='Y'", numbered("shop.t"),
 		"CREATE TABLESPACE hidden ADD DATAFILE 'hidden.ibd' ENCRYPTION='Y'", "CREATE TABLE shop.inside" + rows + "TABLESPACE hidden ENCRYPTION='Y'", numbered("shop.inside")}, more)...))
 	return source
@@ -181,7 +181,7 @@ func TestMySQLEncryptedCopyNeedsItsKeys(t *testing.T) {
 }
 
 func needsItsKeys(t *testing.T, r servertest.Release) {
-	source := keyed(t, r)
+	source := keyed(t, r, nil)
 	hooked(t, "none/none", func(event, _ string) error {
 		if event != "stage-flush" { // redo for pages that were copied
 			return nil
@@ -245,7 +245,7 @@ func tearEncrypted(t *testing.T, name string) {
 func TestMySQLEncryptedRedoIsRefused(t *testing.T) {
 	for _, r := range servertest.MySQLReleases(t) {
 		t.Run(r.String(), func(t *testing.T) {
-			source := keyed(t, r)
+			source := keyed(t, r, nil)
 			hooked(t, "none/none", func(event, _ string) error {
 				if event != "stage-flush" {
 					return nil
@@ -271,7 +271,7 @@ func TestMySQLEncryptedTableIsExported(t *testing.T) {
 }
 
 func encryptedExport(t *testing.T, r servertest.Release) {
-	source := keyed(t, r, "CREATE TABLE shop.other"+rows+"ENCRYPTION='Y'", numbered("shop.other"))
+	source := keyed(t, r, nil, "CREATE TABLE shop.other"+rows+"ENCRYPTION='Y'", numbered("shop.other"))
 	hooked(t, "none/none", func(event, _ string) error {
 		if event != "stage-flush" { // redo for pages that were copied
 			return nil
@@ -305,12 +305,9 @@ func TestMySQLEncryptionElsewhereIsRefused(t *testing.T) {
 
 func encryptionElsewhere(t *testing.T, r servertest.Release) {
 	ctx := t.Context()
-	source := keyed(t, r)
 	far := t.TempDir()
-	check(t, source.Exec(ctx, "CREATE TABLESPACE shared ADD DATAFILE 'shared.ibd' ENCRYPTION='N'", "CREATE TABLE shop.within"+rows+"TABLESPACE shared", numbered("shop.within")))
-	if err := source.Exec(ctx, "CREATE TABLE shop.far"+rows+"DATA DIRECTORY='"+far+"'"); err != nil {
-		t.Fatal(err)
-	}
+	source := keyed(t, r, []string{"--innodb-directories=" + far})
+	check(t, source.Exec(ctx, "CREATE TABLESPACE shared ADD DATAFILE 'shared.ibd' ENCRYPTION='N'", "CREATE TABLE shop.within"+rows+"TABLESPACE shared", numbered("shop.within"), "CREATE TABLE shop.far"+rows+"DATA DIRECTORY='"+far+"'"))
 	refused := func(early bool) {
 		t.Helper()
 		archive, said, code := xbsendOf(t, "--no-defaults", "--user=root", "--socket="+source.Socket())
