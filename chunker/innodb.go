@@ -317,7 +317,13 @@ func (r *run) copyChunk(ctx context.Context, s *space, out *runs, off int64, n i
 		return fmt.Errorf("read %s at %d: %w", s.file.Abs, off, err)
 	}
 	clear(p[got-got%s.pages.Physical:])
-	compressed, err := r.checkPages(ctx, s, p, off)
+	again, err := r.readTwice(ctx, s, p, off)
+	if err != nil {
+		b.Release()
+		return err
+	}
+	compressed, err := r.checkPages(ctx, s, p, again, off)
+	again.Release()
 	if err != nil {
 		b.Release()
 		return err
@@ -338,19 +344,24 @@ func (s *space) grain(compressed bool) int {
 const punchSize = innodb.PunchSize
 
 // checkPages checks the pages of p, which starts at off, reads torn ones again
-// and clears what is no content. It says whether any is page_compressed.
-func (r *run) checkPages(ctx context.Context, s *space, p []byte, off int64) (compressed bool, err error) {
+// and clears what is no content. again is what readTwice returned for them. It says
+// whether any is page_compressed.
+func (r *run) checkPages(ctx context.Context, s *space, p []byte, again *format.Buffer, off int64) (compressed bool, err error) {
 	size := s.pages.Physical
 	no := s.file.firstPage() + format.PageNo(off/int64(size))
 	var newest format.LSN
 	var age innodb.Age
-	for ; len(p) > 0; p, no, off = p[size:], no+1, off+int64(size) {
+	for start := off; len(p) > 0; p, no, off = p[size:], no+1, off+int64(size) {
 		page := p[:size]
 		if s.isDoublewrite(no) {
 			clear(page) // copies of pages that were checked where they belong
 			continue
 		}
-		if err := s.pages.Verify(page, no); err != nil {
+		err := s.pages.Verify(page, no)
+		if err == nil && again != nil && s.pages.Unchecked(page) {
+			err = agree(page, again.Bytes()[off-start:][:size], no)
+		}
+		if err != nil {
 			if err := r.readAgain(ctx, s, page, no, off, err); err != nil {
 				return false, err
 			}
@@ -401,10 +412,16 @@ func (s *space) isDoublewrite(no format.PageNo) bool {
 }
 
 // readAgain reads a page until it is sound: the server may have been writing
-// it. cause is why it is not sound now.
+// it. cause is why it is not sound now. A page that only its key can check is sound
+// once it is read as it was the time before.
 func (r *run) readAgain(ctx context.Context, s *space, page []byte, no format.PageNo, off int64, cause error) error {
 	try := 1
+	var before []byte
+	if s.pages.MySQL {
+		before = make([]byte, len(page))
+	}
 	for ; s.patience.wait(ctx, try); try++ {
+		copy(before, page)
 		s.src.Forget(off, int64(len(page)))
 		n, err := readAt(s.src, page, off)
 		if err != nil {
@@ -414,7 +431,10 @@ func (r *run) readAgain(ctx context.Context, s *space, page []byte, no format.Pa
 			clear(page) // the file became shorter
 			return nil
 		}
-		if cause = s.pages.Verify(page, no); cause == nil {
+		if cause = s.pages.Verify(page, no); cause == nil && s.pages.Unchecked(page) {
+			cause = agree(page, before, no)
+		}
+		if cause == nil {
 			r.log().Debug("torn page read again", "table", s.file.Table, "page", uint32(no), "tries", try+1)
 			return nil
 		}

@@ -69,7 +69,7 @@ func (s *tearing) ReadAt(p []byte, off int64) (int, error) {
 		}
 		s.torn[at]--
 		half := p[at-off:][8<<10 : 16<<10]
-		copy(half, bytes.Repeat([]byte{0xEE}, len(half)))
+		copy(half, bytes.Repeat([]byte{0xEE ^ byte(s.torn[at])}, len(half)))
 	}
 	return n, err
 }
@@ -447,4 +447,91 @@ func BenchmarkCopyManyTables(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// parseMySQL reads the one bit of a MySQL tablespace's flags that tests set.
+func parseMySQL(flags uint32) (innodb.PageFormat, error) {
+	return innodb.PageFormat{MySQL: true, Encrypted: flags&(1<<13) != 0, Logical: 16 << 10, Physical: 16 << 10}, nil
+}
+
+// encryptedTablespace makes one of MySQL's whose first half is encrypted, but for page
+// 0, and whose other half is not yet.
+func encryptedTablespace(id format.SpaceID, pages int) []byte {
+	const size = 16 << 10
+	data := tablespace(id, pages)
+	binary.BigEndian.PutUint32(data[54:], 1<<13)
+	f, _ := parseMySQL(1 << 13)
+	for no := range pages {
+		p := data[no*size:][:size]
+		if f.Seal(p); no > 0 && no < pages/2 {
+			binary.BigEndian.PutUint16(p[24:], 15)
+			for i := range p[38:] {
+				p[38+i] ^= 0x5A // nothing checks it
+			}
+		}
+	}
+	return data
+}
+
+func copyEncrypted(t *testing.T, data []byte, torn map[int64]int) (got []byte, src *tearing, err error) {
+	t.Helper()
+	m := &memSink{}
+	c := &Copier{Sink: m, PageSize: 16 << 10, Parallel: 1, ParseFlags: parseMySQL}
+	c.openFile = func(file File) (opened, error) {
+		f, err := os.Open(file.Abs)
+		src = &tearing{diskFile: diskFile{f}, torn: torn, forgot: map[int64]int{}}
+		return src, err
+	}
+	res, err := c.CopyInnoDB(t.Context(), []File{writeFile(t, data)})
+	if err == nil && (len(res) != 1 || res[0].Foreign || !res[0].Encrypted || !res[0].Entry.Space.Encrypted) {
+		t.Errorf("results %+v", res)
+	}
+	return m.data, src, err
+}
+
+// TestTornEncryptedPagesAreReadAgain: nothing tells such a page from a sound one but
+// another read. The torn half is another one each time.
+func TestTornEncryptedPagesAreReadAgain(t *testing.T) {
+	const page, chunk = 16 << 10, format.ChunkSize
+	synctest.Test(t, func(t *testing.T) {
+		data := encryptedTablespace(7, 400)
+		for _, torn := range []map[int64]int{
+			{},
+			{0: 1, 5 * page: 1, 64 * page: 1, 199 * page: 1},       // the first read
+			{250 * page: 1, 399 * page: 5},                         // plain pages
+			{7 * page: 2, 8 * page: 3, 9 * page: 20, 70 * page: 7}, // others too
+		} {
+			got, src, err := copyEncrypted(t, data, torn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got, data) {
+				t.Errorf("%v: the copy is not the file", torn)
+			}
+			for at, left := range torn {
+				if left != 0 {
+					t.Errorf("page at %d: to be torn %d times more", at, left)
+				}
+			}
+			// What has no encrypted page is read once.
+			for off := int64(0); off < int64(len(data)); off += chunk {
+				if again, want := src.forgot[off] > 0, off < 200*page; again != want && torn[off] == 0 {
+					t.Errorf("%v: chunk at %d read again: %v, want %v", torn, off, again, want)
+				}
+			}
+		}
+	})
+}
+
+func TestEncryptedPageThatNeverAgreesEndsTheCopy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, _, err := copyEncrypted(t, encryptedTablespace(7, 100), map[int64]int{3 * 16 << 10: 1 << 30})
+		var pe *PageError
+		if !errors.Is(err, ErrDamagedPage) || !errors.As(err, &pe) || !errors.Is(err, errUnsettled) {
+			t.Fatalf("error %v", err)
+		}
+		if pe.PageNo != 3 || pe.LSN != 1003 || pe.SpaceID != 7 || pe.Tries != pageTries {
+			t.Errorf("%+v", pe)
+		}
+	})
 }

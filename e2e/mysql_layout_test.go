@@ -204,55 +204,6 @@ func mysqlPages(kib int) layout {
 	}
 }
 
-// An encrypted tablespace is refused by name: before a byte is sent if it is there,
-// and before the end if it comes while files are copied.
-func TestMySQLEncryptionIsRefused(t *testing.T) {
-	for _, r := range servertest.MySQLReleases(t) {
-		t.Run(r.String(), func(t *testing.T) { encryptionIsRefused(t, r) })
-	}
-}
-
-func encryptionIsRefused(t *testing.T, r servertest.Release) {
-	ctx := t.Context()
-	keys, err := r.WithKeys(t.TempDir())
-	check(t, err)
-	plugins := []string{keys.PluginDir()}
-	source := servertest.New(t, servertest.Options{Release: keys, Args: plugins, Install: plugins})
-	check(t, source.Exec(ctx, "CREATE DATABASE shop", "CREATE TABLE shop.t"+rows, numbered("shop.t"),
-		"CREATE TABLESPACE shared ADD DATAFILE 'shared.ibd'", "CREATE TABLE shop.within"+rows+"TABLESPACE shared", numbered("shop.within")))
-	for _, c := range []struct{ name, secret, plain, event string }{
-		{"shop/t", "ALTER TABLE shop.t ENCRYPTION='Y'", "ALTER TABLE shop.t ENCRYPTION='N'", ""},
-		{"shared", "ALTER TABLESPACE shared ENCRYPTION='Y'", "ALTER TABLESPACE shared ENCRYPTION='N'", ""},
-		{"mysql", "ALTER TABLESPACE mysql ENCRYPTION='Y'", "ALTER TABLESPACE mysql ENCRYPTION='N'", ""},
-		{"shop/t", "ALTER TABLE shop.t ENCRYPTION='Y'", "ALTER TABLE shop.t ENCRYPTION='N'", "tablespaces-listed"},
-		{"shared", "ALTER TABLESPACE shared ENCRYPTION='Y'", "ALTER TABLESPACE shared ENCRYPTION='N'", "stage-flush"},
-		// A log that was encrypted stays refused: it comes last.
-		{"innodb_redo_log_encrypt", "SET GLOBAL innodb_redo_log_encrypt=ON", "SET GLOBAL innodb_redo_log_encrypt=OFF", ""},
-	} {
-		t.Run(strings.TrimSpace(c.name+" "+c.event), func(t *testing.T) {
-			if c.event == "" {
-				check(t, source.Exec(ctx, c.secret))
-			} else {
-				hooked(t, "none/none", func(event, _ string) error {
-					if event != c.event {
-						return nil
-					}
-					return source.Exec(ctx, c.secret)
-				})
-			}
-			archive, said, code := xbsendOf(t, "--no-defaults", "--user=root", "--socket="+source.Socket())
-			if code != exitServer || !strings.Contains(lastLine(said), c.name) || !strings.Contains(lastLine(said), "encrypt") {
-				t.Errorf("exit code %d, want %d and an error with %q: %s", code, exitServer, c.name, said)
-			}
-			if c.event == "" && len(archive) > 0 {
-				t.Errorf("%d bytes were sent", len(archive))
-			}
-			check(t, unlocked(source))
-			check(t, source.Exec(ctx, c.plain))
-		})
-	}
-}
-
 // mysqlUnlocked is unlocked for MySQL: nothing holds a lock, nor redo.
 func mysqlUnlocked(ctx context.Context, s *servertest.Server) error {
 	if err := s.Exec(ctx, "SET lock_wait_timeout = 60", "LOCK INSTANCE FOR BACKUP", "UNLOCK INSTANCE",

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"slices"
@@ -19,7 +20,8 @@ import (
 
 // Export writes, beside every tablespace of a table in a prepared dir, the .cfg
 // file that ALTER TABLE … IMPORT TABLESPACE reads, as FLUSH TABLES … FOR EXPORT
-// does, and returns the number of tables.
+// does, and returns the number of tables. For one that MySQL encrypts, there is a .cfp
+// file besides, with its key.
 //
 // A tablespace that is imported elsewhere must hold nothing that was not
 // committed, and nothing of it may be in the change buffer. To roll back and to
@@ -76,6 +78,7 @@ type export struct {
 
 const (
 	endConfig = ".cfg"
+	endKey    = ".cfp"
 	// pollTransactions is longer than the 0.1 s for which InnoDB answers from
 	// memory what its transactions are, counted from the last question: asked
 	// more often, it never looks again (trx0i_s.cc).
@@ -205,14 +208,22 @@ func (e *export) flush(ctx context.Context, db *sql.DB, tables []string) error {
 
 func quote(name string) string { return "`" + strings.ReplaceAll(name, "`", "``") + "`" }
 
-// keep copies the file the server wrote for a tablespace.
+// keep copies the files the server wrote for a tablespace.
 func (e *export) keep(space string) error {
-	from, err := os.Open(e.tree.Path(space + endConfig))
+	err := e.keepFile(space + endKey)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return e.keepFile(space + endConfig)
+}
+
+func (e *export) keepFile(rel string) error {
+	from, err := os.Open(e.tree.Path(rel))
 	if err != nil {
 		return err
 	}
 	defer from.Close()
-	to, err := os.OpenFile(e.tree.Path(space+endConfig+backupdir.TempSuffix), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o640)
+	to, err := os.OpenFile(e.tree.Path(rel+backupdir.TempSuffix), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o640)
 	if err != nil {
 		return err
 	}
@@ -223,7 +234,10 @@ func (e *export) keep(space string) error {
 // finish gives the files their names, once the server has ended.
 func (e *export) finish() error {
 	for _, s := range e.spaces {
-		config := e.tree.Path(s + endConfig)
+		key, config := e.tree.Path(s+endKey), e.tree.Path(s+endConfig)
+		if err := os.Rename(key+backupdir.TempSuffix, key); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 		if err := os.Rename(config+backupdir.TempSuffix, config); err != nil {
 			return err
 		}
@@ -237,7 +251,9 @@ func (e *export) finish() error {
 // abandon removes what was put aside.
 func (e *export) abandon() {
 	for _, s := range e.spaces {
-		os.Remove(e.tree.Path(s + endConfig + backupdir.TempSuffix)) // some are not there yet
+		for _, end := range []string{endConfig, endKey} {
+			os.Remove(e.tree.Path(s + end + backupdir.TempSuffix)) // some are not there yet
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package prepare
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -55,13 +56,31 @@ func WithServer(ctx context.Context, dir, binary string, opt Options) (Report, e
 		return rep, err
 	}
 	if err := withServer(ctx, dir, binary, state, opt, nil); err != nil {
-		return rep, explain(state, err)
+		return rep, errors.Join(explain(state, err), spoiled(dir, state, opt, err))
 	}
 	rep.PreparedRolledBack = state.RolledBack
 	if err := state.GiveToOwner(dir); err != nil {
 		return rep, err
 	}
 	return rep, state.MarkPrepared(dir)
+}
+
+// spoiled removes the log for the server when one that passes over what is missing has
+// failed to read what is there: it may have recovered the rest, and thrown away the
+// redo. Another start would find nothing wrong.
+func spoiled(dir string, state *backupdir.State, opt Options, err error) error {
+	forced := func(arg string) bool {
+		return strings.Contains(strings.ReplaceAll(arg, "_", "-"), "innodb-force-recovery")
+	}
+	if !errors.Is(err, runserver.ErrHopeless) || !slices.ContainsFunc(opt.ServerArgs, forced) {
+		return nil
+	}
+	spoilt := errors.New("with innodb-force-recovery, the server may have lost redo: extract the backup again")
+	logs := path.Dir(redolog.Named(state.Server.Dialect).LeftName())
+	if logs == "." {
+		return spoilt
+	}
+	return errors.Join(spoilt, os.RemoveAll(filepath.Join(dir, filepath.FromSlash(logs))))
 }
 
 // explain adds to the error of a server what it cannot know: why a tablespace is
@@ -174,11 +193,33 @@ func recoverOnce(ctx context.Context, runner *runserver.Runner, state *backupdir
 	if stopErr := s.Stop(err == nil); err == nil {
 		err = stopErr
 	}
+	if err == nil {
+		err = damageIn(s, redolog.Named(state.Server.Dialect).Server().Damage)
+	}
 	if found := preparedIn(s); err != nil && found != nil {
 		err = fmt.Errorf("%w: %w", err, found)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w%s", ErrServer, err, s.LastWords())
+	}
+	return nil
+}
+
+// damageIn looks in the server's log for what it does not say otherwise: it waits, or
+// goes on without. For that, innodb_force_recovery is not meant, but for redo of
+// tablespaces that were left out.
+func damageIn(s *runserver.Server, marks map[string]string) error {
+	if len(marks) == 0 {
+		return nil
+	}
+	text, err := s.Log()
+	if err != nil {
+		return err
+	}
+	for mark, means := range marks {
+		if bytes.Contains(text, []byte(mark)) {
+			return fmt.Errorf("%w: %s", runserver.ErrHopeless, means)
+		}
 	}
 	return nil
 }
@@ -211,10 +252,13 @@ func startRecovery(runner *runserver.Runner, state *backupdir.State, opt Options
 // awaitRecovery returns when the server accepts clients, is past the LSN, and
 // work, if it is not nil, is done.
 func awaitRecovery(ctx context.Context, s *runserver.Server, state *backupdir.State, wait time.Duration, work func(context.Context, *sql.DB) error) error {
-	end, variable := state.EndLSN, redolog.Named(state.Server.Dialect).Server().LSN
+	end, how := state.EndLSN, redolog.Named(state.Server.Dialect).Server()
 	var lsn format.LSN
 	answers := func(ctx context.Context, db *sql.DB) (err error) {
-		lsn, err = currentLSN(ctx, db, variable)
+		if err := damageIn(s, how.Damage); err != nil {
+			return err
+		}
+		lsn, err = currentLSN(ctx, db, how.LSN)
 		return err
 	}
 	return s.Use(ctx, wait, answers, func(ctx context.Context, db *sql.DB) error {

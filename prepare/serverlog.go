@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/backupdir"
@@ -69,7 +70,7 @@ func readyRedo(ctx context.Context, dir string, state *backupdir.State, opt Opti
 	}
 	if packed {
 		for id, at := range back {
-			return fmt.Errorf("space %v was imported during the backup, after its DISCARD TABLESPACE at LSN %v: a server's recovery would lose rows of it; prepare the backup without --with-server", id, at)
+			return fmt.Errorf("space %v was imported during the backup, after its DISCARD TABLESPACE at LSN %v: a server's recovery would lose rows of it; %s", id, at, insteadOfServer(state))
 		}
 		return l.forServer(ctx, dir, state.EndLSN)
 	}
@@ -78,6 +79,15 @@ func readyRedo(ctx context.Context, dir string, state *backupdir.State, opt Opti
 	}
 	opt.Log.Info("redo of before an import is hidden from the server", "tablespaces", len(back))
 	return l.hideBeforeImport(ctx, dir, back)
+}
+
+// insteadOfServer says what to do with a backup that a server would recover wrongly.
+func insteadOfServer(state *backupdir.State) string {
+	encrypted := func(f format.File) bool { return f.Space != nil && f.Space.Encrypted }
+	if state.Manifest != nil && slices.ContainsFunc(state.Manifest.Files, encrypted) {
+		return "only a server can recover its encrypted tablespaces, so make another backup"
+	}
+	return "prepare the backup without --with-server"
 }
 
 // hasServerLog says whether there is a log that forServer makes.
@@ -89,36 +99,91 @@ func hasServerLog(dir string, state *backupdir.State) bool {
 // forServer replaces the log by one that a server of the family recovers from. The
 // redo ends at an LSN.
 func (l *redoLog) forServer(ctx context.Context, dir string, end format.LSN) error {
-	name := l.dialect.LeftName()
-	path := filepath.Join(dir, filepath.FromSlash(name))
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+	files := &serverFiles{dir: dir}
+	err := l.packForServer(ctx, files, end)
+	if err = errors.Join(err, files.close()); err == nil {
+		err = files.publish()
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("write the log for the server: %w", err), files.remove())
+	}
+	return errors.Join(backupdir.SyncDir(dir), os.Remove(filepath.Join(dir, redoName)), backupdir.SyncDir(dir))
+}
+
+func (l *redoLog) packForServer(ctx context.Context, files *serverFiles, end format.LSN) error {
+	out, err := l.dialect.ForServer(files.create, l.head, end)
+	if err != nil {
 		return err
 	}
-	err := backupdir.ReplaceWith(path, func(w io.Writer) error {
-		buffered := bufio.NewWriterSize(w, 1<<20)
-		out, err := l.dialect.ForServer(buffered, l.head)
+	m := l.scan(ctx, l.start(), l.atLeast(end))
+	defer m.close()
+	for {
+		t, err := m.next()
+		if errors.Is(err, io.EOF) {
+			return out.Close()
+		}
+		if err == nil {
+			err = out.Add(l.dialect.Frame(nil, t.records))
+		}
 		if err != nil {
 			return err
 		}
-		m := l.scan(ctx, l.start(), l.atLeast(end))
-		defer m.close()
-		for {
-			t, err := m.next()
-			if errors.Is(err, io.EOF) {
-				return errors.Join(out.Close(), buffered.Flush())
-			}
-			if err == nil {
-				err = out.Add(l.dialect.Frame(nil, t.records))
-			}
-			if err != nil {
-				return err
-			}
-		}
-	})
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
 	}
-	return errors.Join(backupdir.SyncDir(dir), os.Remove(filepath.Join(dir, redoName)), backupdir.SyncDir(dir))
+}
+
+// serverFiles are the files of a log for a server, which get their names when all are
+// written.
+type serverFiles struct {
+	dir   string
+	paths []string
+	f     *os.File // the last one
+	w     *bufio.Writer
+}
+
+func (s *serverFiles) create(name string) (w io.Writer, err error) {
+	if err := s.close(); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(s.dir, filepath.FromSlash(name))
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return nil, err
+	}
+	s.paths = append(s.paths, path)
+	if s.f, err = os.OpenFile(path+backupdir.TempSuffix, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o640); err != nil {
+		return nil, err
+	}
+	s.w = bufio.NewWriterSize(s.f, 1<<20)
+	return s.w, nil
+}
+
+// close ends the last file, if there is one.
+func (s *serverFiles) close() error {
+	if s.f == nil {
+		return nil
+	}
+	err := errors.Join(s.w.Flush(), s.f.Sync(), s.f.Close())
+	s.f = nil
+	return err
+}
+
+// publish names the files. The first is last: with it, the log is there.
+func (s *serverFiles) publish() error {
+	for _, path := range slices.Backward(s.paths) {
+		if err := os.Rename(path+backupdir.TempSuffix, path); err != nil {
+			return err
+		}
+	}
+	return backupdir.SyncDir(filepath.Dir(s.paths[0]))
+}
+
+// remove removes what has no name yet.
+func (s *serverFiles) remove() (err error) {
+	for _, path := range s.paths {
+		if e := os.Remove(path + backupdir.TempSuffix); !errors.Is(e, fs.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
+	}
+	return err
 }
 
 // logSurvey is what a log says as a whole.

@@ -21,8 +21,9 @@ const (
 	// Alone it is no news, but after FileDeleted it means that the file is
 	// back under the same space id: DISCARD and IMPORT TABLESPACE.
 	FileModified FileOp = "modified"
-	// FileLoaded says that pages of the tablespace were written without redo, and
-	// are on disk now: an index that was built. It has no name.
+	// FileLoaded says that pages of the tablespace were written otherwise than the
+	// redo tells, and are on disk now: an index that was built, or MySQL has decrypted
+	// all and thrown away the key. It has no name.
 	FileLoaded FileOp = "loaded"
 )
 

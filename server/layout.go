@@ -79,8 +79,6 @@ type InnoDB struct {
 	FlushLogAtTrxCommit int
 	FlushLogTimeout     time.Duration
 	EncryptLog          bool
-	// PlainOnly says that nothing recovers a backup of encrypted tablespaces.
-	PlainOnly bool
 	// HiddenImports says that page 0 does not show whether IMPORT TABLESPACE wrote a
 	// file, and that whatever is away when a backup begins was discarded.
 	HiddenImports bool

@@ -17,7 +17,10 @@ type Report struct {
 	Manifest *format.Manifest
 	Files    int
 	Bytes    int64 // of file content
-	Pages    int64 // of tablespaces, all checked
+	Pages    int64 // of tablespaces that were checked
+	// Unchecked counts encrypted pages of MySQL: of these, only the page number and
+	// the LSN can be checked without the key.
+	Unchecked int64
 	// Problems lists what is wrong, the first maxProblems; Count counts all.
 	Problems []string
 	Count    int
@@ -153,6 +156,7 @@ func (v *archive) close(f *format.Frame) {
 	}
 	delete(v.files, f.File)
 	v.rep.Pages += o.checked
+	v.rep.Unchecked += o.unchecked
 	if o.newest > v.newest {
 		v.newest, v.newestFile = o.newest, o.path
 	}
@@ -220,13 +224,14 @@ type problemFunc func(msg string, args ...any)
 
 // file is an open file whose pages are checked as they come.
 type file struct {
-	path    string
-	pages   *innodb.PageFormat // nil: not a tablespace
-	first   format.PageNo
-	parts   map[int64]*part // pages of which only a part has come, by index
-	checked int64
-	newest  format.LSN
-	bad     int
+	path      string
+	pages     *innodb.PageFormat // nil: not a tablespace
+	first     format.PageNo
+	parts     map[int64]*part // pages of which only a part has come, by index
+	checked   int64
+	unchecked int64
+	newest    format.LSN
+	bad       int
 }
 
 // part is a page that comes in several frames, with holes in it.
@@ -282,7 +287,11 @@ func (f *file) gather(index, at int64, data []byte, n int64, problem problemFunc
 }
 
 func (f *file) check(page []byte, index int64, problem problemFunc) {
-	f.checked++
+	if f.pages.Unchecked(page) {
+		f.unchecked++
+	} else {
+		f.checked++
+	}
 	no := f.first + format.PageNo(index)
 	if err := f.pages.Verify(page, no); err != nil {
 		if f.bad++; f.bad <= maxBad {

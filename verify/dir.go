@@ -214,6 +214,7 @@ func (d *directory) count(o *file) {
 	defer d.mu.Unlock()
 	d.rep.Files++
 	d.rep.Pages += o.checked
+	d.rep.Unchecked += o.unchecked
 	if o.newest > d.newest {
 		d.newest, d.newestFile = o.newest, o.path
 	}

@@ -230,3 +230,21 @@ func overwrite(t *testing.T, dir string, off int64, s string) {
 	check(t, err)
 	check(t, f.Close())
 }
+
+// TestEncryptedPagesOfMySQLAreCountedApart: their checksum needs the key. Their number
+// does not.
+func TestEncryptedPagesOfMySQLAreCountedApart(t *testing.T) {
+	for no, want := range []struct{ checked, unchecked, problems int64 }{{1, 0, 0}, {0, 1, 0}, {0, 1, 1}} {
+		p := page(t, uint32(no), 4000)
+		innodb.PageFormat{MySQL: true}.Seal(p)
+		if no > 0 {
+			p[25], p[1000] = 15, p[1000]+1
+		}
+		f := &file{pages: &innodb.PageFormat{MySQL: true, Logical: pageSize, Physical: pageSize}}
+		var problems int64
+		f.check(p, int64(no)+want.problems, func(string, ...any) { problems++ })
+		if f.checked != want.checked || f.unchecked != want.unchecked || problems != want.problems {
+			t.Errorf("page %d: %d checked, %d not, %d problems, want %+v", no, f.checked, f.unchecked, problems, want)
+		}
+	}
+}

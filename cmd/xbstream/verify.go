@@ -55,6 +55,9 @@ func (c *command) verify(ctx context.Context, args []string) error {
 		return fmt.Errorf("%w: %d problems", format.ErrDamaged, rep.Count)
 	}
 	attrs := []any{"files", rep.Files, "data", cli.Bytes(rep.Bytes), "innodb_pages", rep.Pages}
+	if rep.Unchecked > 0 {
+		attrs = append(attrs, "encrypted_pages_not_checked", rep.Unchecked)
+	}
 	if b := rep.Manifest.Backup; b != nil {
 		attrs = append(attrs, "end_lsn", b.Redo.EndLSN)
 	}

@@ -2,7 +2,6 @@ package backup
 
 import (
 	"context"
-	"maps"
 	"slices"
 
 	"github.com/xbstream/xbstream/chunker"
@@ -32,29 +31,6 @@ func (p *phases) stillRecoverable(ctx context.Context) error {
 		files[i] = r.File
 	}
 	return p.refuseBoth(files, func() (*chunker.File, error) { return p.firstEncrypted(ctx, p.settled) })
-}
-
-// stillPlain refuses tablespaces that were encrypted during the backup, where
-// nothing recovers them: those with pages that were sent so, and those of which only
-// the redo says it. The server is asked when nothing is locked any more.
-func (p *phases) stillPlain(ctx context.Context) error {
-	if !p.layout.InnoDB.PlainOnly {
-		return nil
-	}
-	for i := range p.settled {
-		if r := &p.settled[i]; r.Encrypted {
-			return encryptedMeanwhile(r.File.Rel)
-		}
-	}
-	encrypted, err := p.source.EncryptedFiles(ctx)
-	if err != nil || len(encrypted) == 0 {
-		return err
-	}
-	return encryptedMeanwhile(slices.Sorted(maps.Keys(encrypted))[0])
-}
-
-func encryptedMeanwhile(file string) error {
-	return server.Unsupported("encrypted tablespaces are not supported, and %s was encrypted during the backup", file)
 }
 
 // firstEncrypted returns the first that cannot be recovered without a server, nil

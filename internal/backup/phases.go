@@ -63,7 +63,6 @@ func (p *phases) once(ctx context.Context) (*format.Manifest, error) {
 		p.stillRecoverable,
 		p.copyLast,
 		p.locks.End,
-		p.stillPlain,
 		p.resumeReplication,
 		p.awaitRedo,
 		p.stillTheServersRedo,

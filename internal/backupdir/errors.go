@@ -12,5 +12,5 @@ var (
 	ErrDamaged = errors.New("backup is damaged")
 	// ErrEncrypted: redo or a tablespace is encrypted, and only a server with the
 	// key can recover it.
-	ErrEncrypted = errors.New("encrypted: only the server can recover it, use --with-server")
+	ErrEncrypted = errors.New("encrypted: only a server that has the keys can recover it; use --with-server, and --server-option for what it needs to find them")
 )

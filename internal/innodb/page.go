@@ -287,6 +287,10 @@ func (f PageFormat) PageEncrypted(page []byte) bool {
 	return u32(page, offCryptSum) == oldCRC(page)
 }
 
+// Unchecked says whether Verify can say nothing of the content of a page without its
+// key: MySQL encrypts a page with the checksum of the plain one.
+func (f PageFormat) Unchecked(page []byte) bool { return f.MySQL && mysqlEncrypted(page) }
+
 // Used returns how many bytes at the start of a sound page carry content; the
 // rest of its slot is padding, which the server punches out of the file, or
 // leaves as it was: it may be replaced by zeros.

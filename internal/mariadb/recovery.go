@@ -33,7 +33,9 @@ func (recovery) Server() redolog.Server {
 	}
 }
 
-func (recovery) ForServer(io.Writer, redolog.Head) (redolog.LogWriter, error) { return nil, nil }
+func (recovery) ForServer(func(string) (io.Writer, error), redolog.Head, format.LSN) (redolog.LogWriter, error) {
+	return nil, nil
+}
 
 func (recovery) ParseFlags(flags uint32) (innodb.PageFormat, error) { return innodb.ParseFlags(flags) }
 

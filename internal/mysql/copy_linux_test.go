@@ -1,7 +1,6 @@
 package mysql_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +15,7 @@ import (
 	"github.com/xbstream/xbstream/chunker"
 	"github.com/xbstream/xbstream/format"
 	"github.com/xbstream/xbstream/internal/innodb/filename"
+	"github.com/xbstream/xbstream/internal/innodb/redolog"
 	"github.com/xbstream/xbstream/internal/mysql"
 	"github.com/xbstream/xbstream/internal/mysql/redo"
 	"github.com/xbstream/xbstream/internal/servertest"
@@ -219,10 +219,14 @@ func copyServer(t *testing.T, s *servertest.Server) (p server.Position, dir stri
 	check(t, b.End(ctx))
 	t.Logf("locks: %+v", b.Stages())
 
-	// The redo as a log file, which the server recovers from.
-	var blocks bytes.Buffer
-	first := log.Start().CheckpointLSN
-	pack, err := redo.NewPacker(&blocks, first)
+	// The redo as a log of several files, which the server recovers from.
+	check(t, os.Mkdir(filepath.Join(dir, redo.Directory), 0o700))
+	var files []*os.File
+	out, err := mysql.ServerLog(func(name string) (io.Writer, error) {
+		f, err := os.Create(filepath.Join(dir, name))
+		files = append(files, f)
+		return f, err
+	}, redolog.Head{FirstLSN: log.Start().CheckpointLSN, Checkpoint: log.Start().CheckpointLSN, Creator: log.Start().Creator}, p.LSN, 512<<10)
 	check(t, err)
 	for {
 		piece, err := tail.Next(ctx)
@@ -233,21 +237,18 @@ func copyServer(t *testing.T, s *servertest.Server) (p server.Position, dir stri
 		for rest := piece.Data; len(rest) > 0; {
 			m, err := redo.ScanMTR(rest)
 			check(t, err)
-			check(t, pack.Add(rest[:m.Size]))
+			check(t, out.Add(rest[:m.Size]))
 			rest = rest[m.Size:]
 		}
 	}
 	check(t, <-ran)
-	if pack.End() != p.LSN {
-		t.Errorf("redo ends at %v, the position is at %v", pack.End(), p.LSN)
+	check(t, out.Close())
+	for _, f := range files {
+		check(t, f.Close())
 	}
-	check(t, pack.Close())
-	t.Logf("%d bytes of redo", blocks.Len())
-	head := redo.Head(redo.Header{UUID: 1, Start: redo.Align(first), Creator: log.Start().Creator}, first)
-	out := append(head, blocks.Bytes()...)
-	const unit = 64 << 10
-	out = append(out, make([]byte, 2*unit-len(out)%unit)...)
-	check(t, os.Mkdir(filepath.Join(dir, redo.Directory), 0o700))
-	check(t, os.WriteFile(filepath.Join(dir, redo.Directory, redo.FileName(0)), out, 0o600))
+	if len(files) < 2 {
+		t.Errorf("all redo is in %d file", len(files))
+	}
+	t.Logf("redo in %d files", len(files))
 	return p, dir
 }

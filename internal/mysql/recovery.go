@@ -34,18 +34,28 @@ func (recovery) Server() redolog.Server {
 			return []string{"--loose-mysqlx=OFF", "--auto-generate-certs=OFF", "--loose-sha256-password-auto-generate-rsa-keys=OFF", "--caching-sha2-password-auto-generate-rsa-keys=OFF"}
 		},
 		Traces: []string{"auto.cnf", "ibtmp1", "ib_buffer_pool", "#ib_*dblwr", "#innodb_temp", "tc.log", "mysql_upgrade_history"},
+		// It waits for such a page for ever (seen on 9.7.4). With innodb_force_recovery,
+		// it goes on without the one or the other.
+		Damage: map[string]string{
+			"[MY-011906]": "it found a damaged page, or has another key of its tablespace",
+			"[MY-012226]": "it does not have the key of an encrypted tablespace; is the right keyring loaded?",
+		},
 	}
 }
 
-func (recovery) ForServer(w io.Writer, head redolog.Head) (redolog.LogWriter, error) {
-	return newServerLog(w, head)
+func (recovery) ForServer(create func(string) (io.Writer, error), head redolog.Head, end format.LSN) (redolog.LogWriter, error) {
+	return newServerLog(create, head, end, largestLog)
 }
 
-// serverLog writes a log of one file, in blocks.
+// serverLog writes a log in blocks, into as many files as it needs, all of one size.
 type serverLog struct {
-	w    io.Writer
-	pack *redo.Packer
-	n    int64
+	create func(name string) (io.Writer, error)
+	header redo.Header // of the file that is written
+	w      io.Writer
+	pack   *redo.Packer
+
+	id, files uint64 // of this file, and how many there are
+	size, n   int64  // of a file, and of what was written of this one
 }
 
 // largestLog is the largest file of a log (InnoDB log0constants.h,
@@ -55,12 +65,15 @@ const (
 	logUnit    = 64 << 10
 )
 
-var errLargeLog = errors.New("a server takes no more than 4 GiB of redo in one file; prepare without --with-server has no such limit")
-
-func newServerLog(w io.Writer, head redolog.Head) (*serverLog, error) {
-	l := &serverLog{w: w}
-	h := redo.Header{UUID: packedUUID, Start: redo.Align(head.FirstLSN), Creator: head.Creator}
-	if _, err := l.Write(redo.Head(h, head.Checkpoint)); err != nil {
+// newServerLog makes a log that reaches from the head to an LSN. Its files are not
+// larger than largest.
+func newServerLog(create func(string) (io.Writer, error), head redolog.Head, end format.LSN, largest int64) (*serverLog, error) {
+	l := &serverLog{create: create, header: redo.Header{UUID: packedUUID, Start: redo.Align(head.FirstLSN), Creator: head.Creator}}
+	// Files of one size, with some room to go on in the last one.
+	total := int64(max(end, head.FirstLSN) - l.header.Start)
+	l.size = (total/(total/(largest-3*logUnit)+1)/logUnit + 2) * logUnit
+	l.files = uint64(total/(l.size-redo.StartOffset) + 1)
+	if err := l.begin(head.Checkpoint); err != nil {
 		return nil, err
 	}
 	var err error
@@ -68,12 +81,35 @@ func newServerLog(w io.Writer, head redolog.Head) (*serverLog, error) {
 	return l, err
 }
 
-// Write counts what is written.
-func (l *serverLog) Write(p []byte) (int, error) {
-	if l.n += int64(len(p)); l.n > largestLog-logUnit {
-		return 0, errLargeLog
+// begin makes the next file. The checkpoint is in the first one.
+func (l *serverLog) begin(checkpoint format.LSN) (err error) {
+	if l.header.Flags = 0; l.id+1 < l.files {
+		l.header.Flags = redo.FileFull
 	}
-	return l.w.Write(p)
+	if l.w, err = l.create(redo.Directory + "/" + redo.FileName(l.id)); err != nil {
+		return err
+	}
+	n, err := l.w.Write(redo.Head(l.header, checkpoint))
+	l.n = int64(n)
+	return err
+}
+
+var errMoreRedo = errors.New("there is more redo than up to the end of the backup")
+
+// Write writes a block.
+func (l *serverLog) Write(p []byte) (int, error) {
+	if l.n == l.size {
+		if l.id++; l.id == l.files {
+			return 0, errMoreRedo
+		}
+		l.header.Start += format.LSN(l.size - redo.StartOffset)
+		if err := l.begin(0); err != nil {
+			return 0, err
+		}
+	}
+	n, err := l.w.Write(p)
+	l.n += int64(n)
+	return n, err
 }
 
 func (l *serverLog) Add(mtr []byte) error { return l.pack.Add(mtr) }
@@ -82,7 +118,7 @@ func (l *serverLog) Close() error {
 	if err := l.pack.Close(); err != nil {
 		return err
 	}
-	_, err := l.w.Write(make([]byte, 2*logUnit-l.n%logUnit)) // some room to go on in
+	_, err := l.w.Write(make([]byte, l.size-l.n)) // less than the loss of all files
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -112,6 +113,13 @@ func TestUse(t *testing.T) {
 			}
 		}
 	})
+	t.Run("hopeless", func(t *testing.T) {
+		s := start(t, "exec sleep 600")
+		err := s.Use(t.Context(), wait, func(context.Context, *sql.DB) error { return fmt.Errorf("damaged: %w", ErrHopeless) }, none)
+		if !errors.Is(err, ErrHopeless) || errors.Is(err, context.DeadlineExceeded) || s.Ended() {
+			t.Errorf("%v", err)
+		}
+	})
 	t.Run("too slow", func(t *testing.T) {
 		err := start(t, "exec sleep 600").Use(t.Context(), time.Millisecond, never, none)
 		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "not yet") {
@@ -157,7 +165,8 @@ func TestLastWords(t *testing.T) {
 	for text, want := range map[string]string{
 		"exit 1":                     "",
 		"echo one; echo two; exit 1": "\nserver log: one\nserver log: two",
-		"echo '[Note] a'; echo '[ERROR] b'; echo '[Note] c'; exit 1": "\nserver log: [ERROR] b",
+		"echo '[Note] a'; echo '[ERROR] b'; echo '[Note] c'; exit 1":                            "\nserver log: [ERROR] b",
+		`printf ' len 4; hex 00ff\0012026-11-30T19:27:19.897795Z 0 [ERROR] [MY-1] a\n'; exit 1`: "\nserver log: 2026-11-30T19:27:19.897795Z 0 [ERROR] [MY-1] a",
 		"seq 100": "\nserver log: " + strings.Join(strings.Fields("93 94 95 96 97 98 99 100"), "\nserver log: "),
 	} {
 		s := start(t, text)

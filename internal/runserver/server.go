@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -45,10 +46,14 @@ func (s *Server) Ended() bool {
 	}
 }
 
+// ErrHopeless is wrapped by what a ready of Use returns if the server will never be.
+var ErrHopeless = errors.New("the server cannot recover")
+
 // Use asks the server by ready, again and again, until that returns nil: the server
 // answers, and has recovered. Then it calls work once and returns its error. Both
 // get a context that ends after wait. If the server ends before it is ready, or the
-// context does, that is an error. The server is left running.
+// context does, or ready says ErrHopeless, that is an error. The server is left
+// running.
 func (s *Server) Use(ctx context.Context, wait time.Duration, ready, work func(context.Context, *sql.DB) error) error {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
@@ -65,6 +70,9 @@ func (s *Server) Use(ctx context.Context, wait time.Duration, ready, work func(c
 		err := ready(ctx, db)
 		if err == nil {
 			return work(ctx, db)
+		}
+		if errors.Is(err, ErrHopeless) {
+			return err
 		}
 		select {
 		case <-s.done:
@@ -117,6 +125,9 @@ func (s *Server) Log() ([]byte, error) { return os.ReadFile(s.log) }
 // lastLines is how much of a server's log goes into an error.
 const lastLines = 8
 
+// errorLine is an error behind its time.
+var errorLine = regexp.MustCompile(`\d{4}-\d\d-\d\d[ T]\d[^\[]*\[ERROR\].*`)
+
 // LastWords returns the end of the server's log for an error, each line behind
 // "\nserver log: ", lines that say nothing of a failure left out when there are
 // others. It is empty if the log is.
@@ -128,6 +139,12 @@ func (s *Server) LastWords() string {
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 	if bad := slices.DeleteFunc(slices.Clone(lines), func(l string) bool { return !strings.Contains(l, "[ERROR]") }); len(bad) > 0 {
 		lines = bad
+	}
+	for i, l := range lines {
+		// A dump of a page may stand before it in the line.
+		if at := errorLine.FindStringIndex(l); at != nil {
+			lines[i] = l[at[0]:]
+		}
 	}
 	if len(lines) > lastLines {
 		lines = lines[len(lines)-lastLines:]

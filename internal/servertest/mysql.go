@@ -53,7 +53,7 @@ func (r Release) WithKeys(dir string) (Release, error) {
 	}
 	for name, content := range map[string]string{
 		"commands/mysqld.my":                `{"components": "file://component_keyring_file"}`,
-		"plugin/component_keyring_file.cnf": fmt.Sprintf(`{"path": %q, "read_only": false}`, filepath.Join(dir, "keys")),
+		"plugin/component_keyring_file.cnf": fmt.Sprintf(`{"path": %q, "read_only": false}`, Release{dir: dir}.KeyFile()),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			return Release{}, fmt.Errorf("server with keys: %w", err)
@@ -61,6 +61,9 @@ func (r Release) WithKeys(dir string) (Release, error) {
 	}
 	return Release{name: r.name, dir: dir}, nil
 }
+
+// KeyFile is where the keyring of a release WithKeys keeps its keys.
+func (r Release) KeyFile() string { return filepath.Join(r.dir, "keys") }
 
 // PluginDir is the argument that a server WithKeys needs, and its Install as well.
 func (r Release) PluginDir() string { return "--plugin-dir=" + filepath.Join(r.dir, "plugin") }

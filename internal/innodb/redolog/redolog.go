@@ -34,9 +34,10 @@ type Dialect interface {
 	Family() string
 	// Server says how a server of the family is made to recover a backup.
 	Server() Server
-	// ForServer returns what writes the log that a server recovers from to w; nil if
-	// that is the log of the backup itself. It has the name LeftName.
-	ForServer(w io.Writer, head Head) (LogWriter, error)
+	// ForServer returns what writes the log that a server recovers from, up to the LSN
+	// end; nil if that is the log of the backup itself. create makes its files, one
+	// when the one before it is written; the first has the name LeftName.
+	ForServer(create func(name string) (io.Writer, error), head Head, end format.LSN) (LogWriter, error)
 
 	// ParseFlags reads the flags of a tablespace.
 	ParseFlags(flags uint32) (innodb.PageFormat, error)
@@ -116,6 +117,9 @@ type Server struct {
 	// Traces are names, with wildcards of path.Match, of what a start leaves in the
 	// data directory and a copy does not need.
 	Traces []string
+	// Damage are marks in a server's log of what it found and does not end because of,
+	// each with what it means.
+	Damage map[string]string
 }
 
 // LogWriter writes a log for a server.

@@ -86,3 +86,18 @@ func (r *Record) IndexID() (id uint64, ok bool) {
 	}
 	return binary.BigEndian.Uint64(r.Body), true
 }
+
+// keyInfoSize is the length of what page 0 says of the key of its tablespace (InnoDB
+// os0enc.h, Encryption::INFO_SIZE). No other string is written to a page 0.
+const keyInfoSize = 111
+
+// ErasesKey says whether the record takes the key of a tablespace from page 0. The
+// server does it when it has decrypted and written all pages (InnoDB fsp0fsp.cc,
+// decrypt_end).
+func (r *Record) ErasesKey() bool {
+	c := Cursor{b: r.Body}
+	if r.Type != WriteString || r.Page != 0 || c.U16() == 0 || c.U16() != keyInfoSize {
+		return false
+	}
+	return zero(c.Take(keyInfoSize)) && c.err == nil
+}

@@ -29,9 +29,6 @@ func (m *mysql) Check(ctx context.Context, w server.Wanted) error {
 	if err := m.checkLog(ctx, l); err != nil {
 		return err
 	}
-	if err := m.checkEncryption(ctx); err != nil {
-		return err
-	}
 	return m.checkEngines(ctx)
 }
 
@@ -58,26 +55,6 @@ func (m *mysql) checkRedoEnabled(ctx context.Context) error {
 		return server.Unsupported("the redo log is disabled: pages change without a trace; run ALTER INSTANCE ENABLE INNODB REDO_LOG first")
 	}
 	return err
-}
-
-// checkEncryption refuses encrypted tablespaces, whose pages cannot be checked
-// while they are written, nor recovered.
-func (m *mysql) checkEncryption(ctx context.Context) error {
-	rows, err := server.Rows(ctx, m.s.DB, "SELECT NAME FROM information_schema.INNODB_TABLESPACES WHERE ENCRYPTION = 'Y' ORDER BY NAME")
-	if err != nil {
-		return m.s.Fail("check encryption", err)
-	}
-	if len(rows) == 0 {
-		return nil
-	}
-	return server.Unsupported("encrypted tablespaces are not supported: %s%s", rows[0]["NAME"], andMore(rows))
-}
-
-func andMore(rows []map[string]string) string {
-	if n := len(rows) - 1; n > 0 {
-		return fmt.Sprintf(" and %d more", n)
-	}
-	return ""
 }
 
 // Privileges that are needed only at times.

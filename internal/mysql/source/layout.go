@@ -93,7 +93,6 @@ func innodbOf(v *server.Variables) (server.InnoDB, error) {
 		FlushLogTimeout:     time.Duration(v.Int("innodb_flush_log_at_timeout")) * time.Second,
 		EncryptLog:          v.On("innodb_redo_log_encrypt"),
 		ReadOnly:            v.On("innodb_read_only"),
-		PlainOnly:           true,
 		HiddenImports:       true,
 		OneFileEach:         true, // fil0fil.cc, Tablespace_dirs::scan
 	}

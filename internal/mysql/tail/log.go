@@ -204,6 +204,16 @@ func appendFiles(dst []redotail.FileRecord, records []byte, lsn format.LSN) ([]r
 			out.Op = redotail.FileLoaded
 			dst = append(dst, out)
 			continue
+		case ondisk.WriteString:
+			// An encrypted page that was copied before that can be read no more: the
+			// copy of page 0 may lack the key already, and if the tablespace is encrypted
+			// again, it is with another key, which is the one that recovery uses for all
+			// pages (InnoDB log0recv.cc: the last key in the redo).
+			if r.ErasesKey() {
+				out.Op = redotail.FileLoaded
+				dst = append(dst, out)
+			}
+			continue
 		default:
 			continue
 		}
@@ -257,7 +267,10 @@ func (l *Log) fill(ctx context.Context) (more bool, err error) {
 		if err != nil && !errors.Is(err, io.EOF) {
 			return false, l.failed("read", err)
 		}
-		took, state := l.blocks(l.raw[:got/ondisk.BlockSize*ondisk.BlockSize])
+		took, state, err := l.blocks(l.raw[:got/ondisk.BlockSize*ondisk.BlockSize])
+		if err != nil {
+			return false, err
+		}
 		if took {
 			l.want = min(l.want*4, readMax)
 			return true, nil
@@ -285,27 +298,34 @@ func (l *Log) fill(ctx context.Context) (more bool, err error) {
 }
 
 // blocks takes what is new in blocks that were read. Without any, state says what
-// the first one is.
-func (l *Log) blocks(raw []byte) (took bool, state ondisk.BlockState) {
+// the first one is. The server begins to encrypt blocks in the middle of a file when
+// it is told to.
+func (l *Log) blocks(raw []byte) (took bool, state ondisk.BlockState, err error) {
 	state = ondisk.Unwritten // of a file that ends too early
 	for first := true; len(raw) > 0; first = false {
 		var b ondisk.Block
 		if b, state = ondisk.ParseBlock(raw, l.lsn); state != ondisk.Complete && state != ondisk.Partial {
-			return !first, state
+			return !first, state, nil
+		}
+		if b.Encrypted && first {
+			return false, state, errEncrypted
+		}
+		if b.Encrypted { // next time, if it is still wanted
+			return took, state, nil
 		}
 		payload := b.Payload(raw)
 		if len(payload) < l.taken { // it was longer before
-			return false, ondisk.Torn
+			return false, ondisk.Torn, nil
 		}
 		took = took || len(payload) > l.taken || state == ondisk.Complete
 		l.rest = append(l.rest, payload[l.taken:]...)
 		l.taken = len(payload)
 		if state == ondisk.Partial {
-			return took, state
+			return took, state, nil
 		}
 		l.lsn, l.taken, raw = l.lsn+ondisk.BlockSize, 0, raw[ondisk.BlockSize:]
 	}
-	return took, state
+	return took, state, nil
 }
 
 // nextFile goes on in the file after the one that was read to its end. The server
@@ -403,11 +423,14 @@ func (l *Log) openFile(id uint64) (ondisk.File, *os.File, error) {
 	return f, open, nil
 }
 
+// errEncrypted refuses a log with a key, and encrypted blocks.
+var errEncrypted = fmt.Errorf("%w: innodb_redo_log_encrypt is or was ON, which is not supported", innodb.ErrUnsupportedLog)
+
 // usable refuses a log that a backup cannot follow.
 func (l *Log) usable(f ondisk.File) error {
 	switch {
 	case f.Encrypted:
-		return fmt.Errorf("%w: innodb_redo_log_encrypt is or was ON, which is not supported", innodb.ErrUnsupportedLog)
+		return errEncrypted
 	case f.Header.Flags&ondisk.NoLogging != 0:
 		return fmt.Errorf("%w: ALTER INSTANCE DISABLE INNODB REDO_LOG was run, and pages have changed without redo", innodb.ErrUnsupportedLog)
 	}

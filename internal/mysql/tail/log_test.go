@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -419,6 +420,71 @@ func TestFileRecordsAreReported(t *testing.T) {
 		{Op: redotail.FileDeleted, LSN: at, Space: 5, Name: "./d/u.ibd"}, {Op: redotail.FileLoaded, LSN: at, Space: 6},
 	}
 	if err != nil || !slices.Equal(p.Files, want) {
+		t.Errorf("%+v, %v", p.Files, err)
+	}
+}
+
+// encrypt makes blocks those of an encrypted log: what follows the header is not
+// to be read, and the checksum is that of the plain block.
+func (w *writer) encrypt(from, to format.LSN) {
+	w.t.Helper()
+	for lsn := from; lsn < to; lsn += ondisk.BlockSize {
+		b := w.block(lsn)
+		b[4] |= 0x80
+		for i := range b[12:] {
+			b[12+i] ^= 0x5A
+		}
+		w.write(lsn, b[:])
+	}
+}
+
+// The server encrypts blocks from where it was told to. What it wrote before is read,
+// and nothing behind it.
+func TestRefusesEncryptedBlocks(t *testing.T) {
+	for _, behind := range []bool{false, true} { // the tail has read so far, or not
+		w := newWriter(t)
+		l := w.open()
+		var got []byte
+		w.add(3000)
+		if behind {
+			got, _ = drain(t, l, l.Start().CheckpointLSN)
+		}
+		plain := len(w.full)
+		w.add(4000)
+		w.encrypt(firstLSN+10*ondisk.BlockSize, w.end())
+		var err error
+		for err == nil {
+			var p redotail.Piece
+			if p, err = l.Read(t.Context()); err == nil {
+				got = append(got, p.Data...)
+			}
+		}
+		if !errors.Is(err, innodb.ErrUnsupportedLog) || !strings.Contains(err.Error(), "innodb_redo_log_encrypt") {
+			t.Errorf("behind %v: %v", behind, err)
+		}
+		if !bytes.Equal(got, w.full[:plain]) {
+			t.Errorf("behind %v: %d bytes, want %d", behind, len(got), plain)
+		}
+	}
+}
+
+// A copy of a tablespace that was begun before its key was thrown away must be made
+// again.
+func TestErasedKeyIsReported(t *testing.T) {
+	const size = 111
+	text := func(page format.PageNo, n int, c byte) []byte {
+		b := append(ondisk.AppendHeader(nil, ondisk.WriteString, 9, page), 10390>>8, 10390&0xFF, byte(n>>8), byte(n))
+		return append(b, bytes.Repeat([]byte{c}, n)...)
+	}
+	w := newWriter(t)
+	at := w.end()
+	for _, b := range [][]byte{text(0, size, 1), text(0, size-1, 0), text(3, size, 0), text(0, size, 0)} {
+		at = w.end()
+		w.addRecords(append(b, byte(ondisk.MultiEnd)))
+	}
+	w.flush()
+	p, err := w.open().Read(t.Context())
+	if want := []redotail.FileRecord{{Op: redotail.FileLoaded, LSN: at, Space: 9}}; err != nil || !slices.Equal(p.Files, want) {
 		t.Errorf("%+v, %v", p.Files, err)
 	}
 }
