@@ -50,6 +50,10 @@ func TestRestoredMySQLFollowsSource(t *testing.T) {
 func TestMySQLCopyTakenInAStormOfDDL(t *testing.T) {
 	var mu sync.Mutex
 	good, statements := 0, map[string]int{}
+	first := uint64(0)
+	if os.Getenv("XB_SEED") != "" {
+		first = killSeed(t)
+	}
 	t.Run("storms", func(t *testing.T) {
 		for _, r := range servertest.MySQLReleases(t) {
 			for n := range repeats(t) {
@@ -62,7 +66,7 @@ func TestMySQLCopyTakenInAStormOfDDL(t *testing.T) {
 				}}
 				t.Run(fmt.Sprintf("%s/%d", r, n), func(t *testing.T) {
 					t.Parallel()
-					s.run(t, uint64(n), s.backUp)
+					s.run(t, first+uint64(n), s.backUp)
 					mu.Lock()
 					defer mu.Unlock()
 					if !t.Failed() {

@@ -132,18 +132,19 @@ func (s stormy) round(t *testing.T, seed uint64, backUp backUpFunc) bool {
 		return false
 	}
 	end()
-	gtid, err := servertest.RecordedGTID(dir)
-	check(t, err)
-	copied := servertest.NewOn(t, dir, servertest.Options{Release: source.Release(), ServerID: 2, Args: noRepair(source.Release())})
-	check(t, copied.DropTwins(ctx))
-	noComplaints(t, copied)
-	check(t, copied.AttachReplica(ctx, source, gtid))
+	check(t, ddl.Await(ctx, 100)) // for the copy to follow
 	check(t, ddl.Stop())
 	if s.done != nil {
 		s.done(ddl.Done())
 	}
 	_, err = load.Stop()
 	check(t, err)
+	gtid, err := servertest.RecordedGTID(dir)
+	check(t, err)
+	copied := servertest.NewOn(t, dir, servertest.Options{Release: source.Release(), ServerID: 2, Args: noRepair(source.Release())})
+	check(t, copied.DropTwins(ctx))
+	noComplaints(t, copied)
+	check(t, copied.AttachReplica(ctx, source, gtid))
 	compareCopy(t, source, copied, "")
 	sameNames(t, source.Datadir(), dir)
 	return true
