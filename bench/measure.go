@@ -216,7 +216,7 @@ func fillRedo(ctx context.Context, s *servertest.Server, bytes int64) error {
 	defer load.Stop()
 	question := "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'INNODB_CHECKPOINT_AGE'"
 	if s.Release().MySQL() {
-		question = "SELECT STORAGE_ENGINES->>'$.InnoDB.LSN' - STORAGE_ENGINES->>'$.InnoDB.LSN_checkpoint' FROM performance_schema.log_status"
+		question = "SELECT CAST(STORAGE_ENGINES->>'$.InnoDB.LSN' - STORAGE_ENGINES->>'$.InnoDB.LSN_checkpoint' AS SIGNED) FROM performance_schema.log_status"
 	}
 	for deadline := time.Now().Add(10 * time.Minute); time.Now().Before(deadline); {
 		age, err := s.String(ctx, question)
