@@ -100,12 +100,7 @@ func encryptedCopy(t *testing.T, source *servertest.Server, when string, then []
 	check(t, err)
 	rest := keepBusy(t, source, cryptChanges())
 	if when != "" {
-		hooked(t, "none/none", func(event, _ string) error {
-			if event != when {
-				return nil
-			}
-			return source.Exec(ctx, then...)
-		})
+		execAt(t, source, when, then...)
 	}
 	dir := filepath.Join(t.TempDir(), "copy")
 	archive := filepath.Join(t.TempDir(), "crypt.xb")
@@ -121,6 +116,17 @@ func encryptedCopy(t *testing.T, source *servertest.Server, when string, then []
 	check(t, err)
 	check(t, copied.AttachReplica(ctx, source, gtid))
 	compareCopy(t, source, copied, "")
+}
+
+// execAt has statements executed whenever a backup comes to an event of its test seam.
+func execAt(t *testing.T, s *servertest.Server, when string, statements ...string) {
+	t.Helper()
+	hooked(t, "none/none", func(event, _ string) error {
+		if event != when {
+			return nil
+		}
+		return s.Exec(t.Context(), statements...)
+	})
 }
 
 var cryptLoad = servertest.LoadOptions{Rate: 300}
@@ -175,19 +181,12 @@ func prepareFails(t *testing.T, code int, want []string, args ...string) {
 // P4, P10: only a server with the keys recovers encrypted tablespaces, and what lacks
 // them says so. Then the copy is as it was.
 func TestMySQLEncryptedCopyNeedsItsKeys(t *testing.T) {
-	for _, r := range servertest.MySQLReleases(t) {
-		t.Run(r.String(), func(t *testing.T) { needsItsKeys(t, r) })
-	}
+	onMySQL(t, needsItsKeys)
 }
 
 func needsItsKeys(t *testing.T, r servertest.Release) {
 	source := keyed(t, r, nil)
-	hooked(t, "none/none", func(event, _ string) error {
-		if event != "stage-flush" { // redo for pages that were copied
-			return nil
-		}
-		return source.Exec(t.Context(), "UPDATE shop.t SET b = REPEAT('x', 310)", "UPDATE shop.inside SET b = REPEAT('y', 310)")
-	})
+	execAt(t, source, "stage-flush", "UPDATE shop.t SET b = REPEAT('x', 310)", "UPDATE shop.inside SET b = REPEAT('y', 310)") // redo for pages that were copied
 	dir := t.TempDir()
 	archive, copied, torn := filepath.Join(dir, "crypt.xb"), filepath.Join(dir, "copy"), filepath.Join(dir, "torn")
 	sendTo(t, archive, source)
@@ -246,12 +245,7 @@ func TestMySQLEncryptedRedoIsRefused(t *testing.T) {
 	for _, r := range servertest.MySQLReleases(t) {
 		t.Run(r.String(), func(t *testing.T) {
 			source := keyed(t, r, nil)
-			hooked(t, "none/none", func(event, _ string) error {
-				if event != "stage-flush" {
-					return nil
-				}
-				return source.Exec(t.Context(), "SET GLOBAL innodb_redo_log_encrypt=ON", "UPDATE shop.t SET b = 'x'")
-			})
+			execAt(t, source, "stage-flush", "SET GLOBAL innodb_redo_log_encrypt=ON", "UPDATE shop.t SET b = 'x'")
 			for _, sent := range []bool{true, false} { // it is ON the second time
 				archive, said, code := xbsendOf(t, "--no-defaults", "--user=root", "--socket="+source.Socket())
 				if code != exitServer || !strings.Contains(lastLine(said), "innodb_redo_log_encrypt") || len(archive) > 0 != sent {
@@ -265,19 +259,12 @@ func TestMySQLEncryptedRedoIsRefused(t *testing.T) {
 
 // P1: one encrypted table of a backup is restored, and imported elsewhere.
 func TestMySQLEncryptedTableIsExported(t *testing.T) {
-	for _, r := range servertest.MySQLReleases(t) {
-		t.Run(r.String(), func(t *testing.T) { encryptedExport(t, r) })
-	}
+	onMySQL(t, encryptedExport)
 }
 
 func encryptedExport(t *testing.T, r servertest.Release) {
 	source := keyed(t, r, nil, "CREATE TABLE shop.other"+rows+"ENCRYPTION='Y'", numbered("shop.other"))
-	hooked(t, "none/none", func(event, _ string) error {
-		if event != "stage-flush" { // redo for pages that were copied
-			return nil
-		}
-		return source.Exec(t.Context(), "UPDATE shop.t SET b = REPEAT('x', 310)", "UPDATE shop.other SET b = REPEAT('y', 310)")
-	})
+	execAt(t, source, "stage-flush", "UPDATE shop.t SET b = REPEAT('x', 310)", "UPDATE shop.other SET b = REPEAT('y', 310)") // redo for pages that were copied
 	dir := t.TempDir()
 	archive, one := filepath.Join(dir, "crypt.xb"), filepath.Join(dir, "one")
 	sendTo(t, archive, source)
@@ -298,9 +285,7 @@ func encryptedExport(t *testing.T, r servertest.Release) {
 // P10: the server that recovers encrypted tablespaces would look for a table with a
 // DATA DIRECTORY where it is at the source.
 func TestMySQLEncryptionElsewhereIsRefused(t *testing.T) {
-	for _, r := range servertest.MySQLReleases(t) {
-		t.Run(r.String(), func(t *testing.T) { encryptionElsewhere(t, r) })
-	}
+	onMySQL(t, encryptionElsewhere)
 }
 
 func encryptionElsewhere(t *testing.T, r servertest.Release) {
@@ -318,21 +303,13 @@ func encryptionElsewhere(t *testing.T, r servertest.Release) {
 	}
 	refused(true)
 	check(t, source.Exec(ctx, "ALTER TABLE shop.t ENCRYPTION='N'", "ALTER TABLESPACE hidden ENCRYPTION='N'"))
-	at := func(when string, statements ...string) {
-		hooked(t, "none/none", func(event, _ string) error {
-			if event != when {
-				return nil
-			}
-			return source.Exec(ctx, statements...)
-		})
-	}
-	at("tablespaces-listed", "ALTER TABLE shop.t ENCRYPTION='Y'")
+	execAt(t, source, "tablespaces-listed", "ALTER TABLE shop.t ENCRYPTION='Y'")
 	refused(false)
 	check(t, source.Exec(ctx, "ALTER TABLE shop.t ENCRYPTION='N'"))
 
 	// What is encrypted in place after it was copied needs no server: the redo has the
 	// pages as they were. The copy needs the key.
-	at("stage-flush", "ALTER TABLESPACE shared ENCRYPTION='Y'", "UPDATE shop.within SET b = REPEAT('z', 310) WHERE a % 5 = 0")
+	execAt(t, source, "stage-flush", "ALTER TABLESPACE shared ENCRYPTION='Y'", "UPDATE shop.within SET b = REPEAT('z', 310) WHERE a % 5 = 0")
 	archive, dir := filepath.Join(t.TempDir(), "far.xb"), filepath.Join(t.TempDir(), "copy")
 	sendTo(t, archive, source)
 	xbstreamOf(t, "-x", "--prepare", "--verify", "-C", dir, archive)

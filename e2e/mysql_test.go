@@ -120,9 +120,7 @@ func exists(t *testing.T, path ...string) bool {
 // A backup of a server that does nothing, of which there may be no redo at all, step
 // by step.
 func TestMySQLArchiveStepByStep(t *testing.T) {
-	for _, r := range servertest.MySQLReleases(t) {
-		t.Run(r.String(), func(t *testing.T) { mysqlStepByStep(t, r) })
-	}
+	onMySQL(t, mysqlStepByStep)
 }
 
 func mysqlStepByStep(t *testing.T, r servertest.Release) {

@@ -359,7 +359,6 @@ func TestStray(t *testing.T) {
 	}
 }
 
-// A file that the lock must keep and that goes all the same is no file to be left out.
 // A file that is not a tablespace is left out if no table uses it. It is damage if the
 // dictionary has a table of its name, or the server has it open: a general tablespace
 // has another name than its tables.
@@ -394,6 +393,7 @@ func TestFileThatIsNoTablespace(t *testing.T) {
 	}
 }
 
+// A file that the lock must keep and that goes all the same is no file to be left out.
 func TestFileGoesUnderTheLock(t *testing.T) {
 	f := newFake(t)
 	_, err := f.run(func(o *Options) {
